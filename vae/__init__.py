@@ -1,0 +1,1 @@
+"""Variational autoencoders and their closed form: the model library under the ablation framework."""

@@ -1,0 +1,302 @@
+"""Every setting: its type, unit, default, allowed range and meaning, and the checks that need no data.
+
+This module imports neither torch nor Hydra, so that help texts and complaints about bad settings come at once.
+A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds, and giving it
+there is an error rather than ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message is one line that names the setting, its value and what is allowed."""
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    gt: float | None = None,
+    ge: float | None = None,
+    le: float | None = None,
+    kinds: tuple[str, ...] = (),
+    affects_result: bool = True,
+) -> Any:
+    """A dataclass field with its documentation and range.
+
+    Args:
+        doc: one sentence for the README's table and for error messages.
+        unit: of the value, for example "nats" or "images".
+        choices: the words allowed, where the value is a word.
+        gt, ge, le: bounds of a number, or of each number of a list.
+        kinds: the kinds of its group that use this setting; it must be None under the others. Empty: all.
+        affects_result: False for a setting that cannot change a run's numbers, and so is not part of its identity.
+    """
+    meta = dict(doc=doc, unit=unit, choices=choices, gt=gt, ge=ge, le=le, kinds=kinds, affects_result=affects_result)
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "image_folder", "photos")
+
+
+@dataclass
+class Dataset:
+    kind: str = setting("mnist_5k", "which images", choices=DATASETS)
+    root: str | None = setting(
+        "data", "folder that holds the images, or takes the download and the cache", affects_result=False
+    )
+    size: int | None = setting(
+        None, "height and width that pictures are resized to", unit="pixels", ge=8, le=256, kinds=("image_folder",)
+    )
+    channels: int | None = setting(
+        None, "1 reads the pictures as grey, 3 as colour", ge=1, le=3, kinds=("image_folder",)
+    )
+
+
+@dataclass
+class Model:
+    kind: str = setting("mlp", "network of the encoder and the decoder", choices=("mlp", "conv", "linear"))
+    hidden: list[int] | None = setting(
+        [400], "widths of the encoder's hidden layers; the decoder mirrors them", unit="units", ge=1, kinds=("mlp",)
+    )
+    channels: list[int] | None = setting(
+        None,
+        "channels of the encoder's 4x4 stride-2 convolutions; the decoder mirrors them",
+        unit="channels",
+        ge=1,
+        kinds=("conv",),
+    )
+    activation: str | None = setting(
+        "relu", "between the layers", choices=("relu", "leaky_relu", "gelu", "tanh"), kinds=("mlp", "conv")
+    )
+    output: str = setting(
+        "identity",
+        "last step of the decoder: identity can go below 0, as in study A; sigmoid stays in (0, 1)",
+        choices=("identity", "sigmoid"),
+    )
+    init: str = setting(
+        "uniform",
+        "weights at the start: uniform is U(±1/√fan_in) as torch.nn.Linear has it, or kaiming or xavier normal",
+        choices=("uniform", "kaiming", "xavier"),
+    )
+
+
+@dataclass
+class ZDim:
+    kind: str = setting(
+        "fixed", "how the number of latent dimensions is chosen", choices=("fixed", "compression", "pca")
+    )
+    value: int | None = setting(20, "latent dimensions", unit="dimensions", ge=1, kinds=("fixed",))
+    ratio: float | None = setting(
+        None, "pixels of an image per latent dimension", unit="times", ge=1, kinds=("compression",)
+    )
+    variance: float | None = setting(
+        None,
+        "as many dimensions as principal components explain this share of the training variance",
+        unit="share",
+        gt=0,
+        le=1,
+        kinds=("pca",),
+    )
+
+
+@dataclass
+class Beta:
+    kind: str = setting("constant", "how the weight of the KL moves", choices=("constant", "warmup", "cyclical"))
+    value: float = setting(1.0, "weight of the KL, or where its schedule ends", gt=0)
+    epochs: float | None = setting(
+        None, "beta grows linearly from 0 to its value over this long", unit="epochs", gt=0, kinds=("warmup",)
+    )
+    cycles: int | None = setting(
+        None, "ramps over the training (Fu et al. 2019)", unit="cycles", ge=1, kinds=("cyclical",)
+    )
+    ramp: float | None = setting(
+        None, "share of a cycle in which beta grows; then it stays", unit="share", gt=0, le=1, kinds=("cyclical",)
+    )
+
+
+@dataclass
+class XVar:
+    kind: str = setting(
+        "fixed",
+        "whether the decoder's variance is given or learned with the weights (sigma-VAE, Rybkin et al. 2021)",
+        choices=("fixed", "learned"),
+    )
+    value: float = setting(0.1, "variance of a pixel given z and the label, or where learning starts", gt=0)
+
+
+@dataclass
+class LabelPlacement:
+    kind: str = setting("both", "which networks are given the label", choices=("both", "encoder", "decoder", "none"))
+
+
+@dataclass
+class LabelRepeat:
+    kind: str = setting(
+        "fixed",
+        "how often the one-hot label is repeated; match makes it about as long as the vector it joins",
+        choices=("fixed", "match"),
+    )
+    value: int | None = setting(5, "times the one-hot label is repeated", unit="times", ge=1, kinds=("fixed",))
+
+
+@dataclass
+class Objective:
+    kind: str = setting(
+        "elbo",
+        "elbo: SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL; per_dim: SSE/D + beta·KL/k",
+        choices=("elbo", "per_dim"),
+    )
+
+
+@dataclass
+class Trainer:
+    epochs: int = setting(50, "passes over the training images", unit="epochs", ge=1)
+    batch_size: int = setting(128, "images a step", unit="images", ge=1)
+    lr: float = setting(1e-3, "learning rate of Adam", gt=0, le=10)
+    lr_schedule: str = setting(
+        "constant", "cosine lets the learning rate fall to 0 over the training", choices=("constant", "cosine")
+    )
+    tf32: bool = setting(False, "on a GPU, matrix products in TensorFloat-32: faster, 10 bits of mantissa")
+    device: str = setting(
+        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"), affects_result=False
+    )
+    threads: int = setting(
+        0, "CPU threads; 0 leaves the choice to torch", unit="threads", ge=0, le=1024, affects_result=False
+    )
+    stack_size: int = setting(
+        0, "runs of a sweep trained at once; 0 chooses from the memory", unit="runs", ge=0, affects_result=False
+    )
+    checkpoint_seconds: float = setting(
+        60.0,
+        "time between checkpoints, stretched where writing them would take more than 2 % of the training; 0: each epoch",
+        unit="seconds",
+        ge=0,
+        affects_result=False,
+    )
+
+
+@dataclass
+class Study:
+    """What an experiment is called and asks; it changes the report, never a run."""
+
+    name: str | None = setting(None, "experiment that the run was started by", affects_result=False)
+    title: str | None = setting(None, "headline of the report", affects_result=False)
+    question: str | None = setting(None, "what the experiment is to find out", affects_result=False)
+    published: list[dict[str, Any]] = setting(
+        [],
+        "rows of the study's table: settings, and its figures under this project's column names",
+        affects_result=False,
+    )
+    source: str | None = setting(None, "where the published figures come from", affects_result=False)
+
+
+@dataclass
+class Config:
+    """All settings of one run."""
+
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    z_dim: ZDim = field(default_factory=ZDim)
+    beta: Beta = field(default_factory=Beta)
+    x_var: XVar = field(default_factory=XVar)
+    label_placement: LabelPlacement = field(default_factory=LabelPlacement)
+    label_repeat: LabelRepeat = field(default_factory=LabelRepeat)
+    objective: Objective = field(default_factory=Objective)
+    trainer: Trainer = field(default_factory=Trainer)
+    study: Study = field(default_factory=Study)
+    seed: int = setting(0, "start of every random generator of the run", ge=0, le=2**63 - 1)
+    output_dir: str = setting("outputs", "folder that takes runs/ and reports/", affects_result=False)
+
+
+def allowed(meta: Mapping[str, Any]) -> str:
+    """What a setting may be, in words: "a number > 0", "one of a, b"."""
+    if meta["choices"]:
+        return "one of " + ", ".join(meta["choices"])
+    bounds = [
+        f"{sign} {meta[key]:g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
+    ]
+    return "a number " + " and ".join(bounds) if bounds else "see the README's table of settings"
+
+
+def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any], Any]]:
+    """All settings as (dotted name, value, metadata, the group that it belongs to)."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from settings(value, f"{f.name}.")
+        else:
+            yield prefix + f.name, value, f.metadata, config
+
+
+def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
+    shown = name.removesuffix(".kind")
+    kind = getattr(group, "kind", None)
+    if meta["kinds"] and kind not in meta["kinds"]:
+        if value is not None:
+            group_name = name.split(".")[0]
+            users = " or ".join(f"{group_name}={k}" for k in meta["kinds"])
+            raise ConfigError(f"{name}={value}: only {users} uses it, and this run has {group_name}={kind}")
+        return
+    if value is None:
+        if meta["kinds"]:
+            raise ConfigError(f"{name}: must be given; allowed: {allowed(meta)}")
+        return
+    if meta["choices"] and value not in meta["choices"]:
+        raise ConfigError(f"{shown}={value}: not an option; allowed: {allowed(meta)}")
+    numbers = value if isinstance(value, list) else [value]
+    for x in numbers:
+        if isinstance(x, bool) or not isinstance(x, int | float):
+            continue
+        good = (
+            math.isfinite(x)
+            and (meta["gt"] is None or x > meta["gt"])
+            and (meta["ge"] is None or x >= meta["ge"])
+            and (meta["le"] is None or x <= meta["le"])
+        )
+        if not good:
+            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}")
+    if isinstance(value, list) and not value and meta["kinds"]:
+        raise ConfigError(f"{name}=[]: empty; allowed: a list, each {allowed(meta)}")
+
+
+def validate(config: Config) -> None:
+    """Checks all that can be checked without the data.
+
+    Raises:
+        ConfigError: for the first setting that is out of range, missing, or not used by the chosen kind.
+    """
+    for name, value, meta, group in settings(config):
+        _check_one(name, value, meta, group)
+    if config.dataset.channels == 2:
+        raise ConfigError("dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)")
+    if config.beta.epochs is not None and config.beta.epochs > config.trainer.epochs:
+        raise ConfigError(
+            f"beta.epochs={config.beta.epochs:g}: the warm-up would not end; allowed: at most trainer.epochs={config.trainer.epochs}"
+        )
+    if config.objective.kind == "per_dim" and config.x_var.kind == "learned":
+        raise ConfigError("x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The settings that decide a run's numbers, by dotted name: what its fingerprint is made of.
+
+    Left out are paths, device and the like, and settings that have no part in this run: `label_repeat` where no network
+    is given the label, `x_var` under the objective that has none. Two configs with equal identity are the same run.
+    """
+    kept = {name: value for name, value, meta, _ in settings(config) if meta["affects_result"] and value is not None}
+    unused = []
+    if config.label_placement.kind == "none":
+        unused.append("label_repeat.")
+    if config.objective.kind == "per_dim":
+        unused.append("x_var.")
+    return {name: value for name, value in kept.items() if not name.startswith(tuple(unused))} if unused else kept
