@@ -13,6 +13,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 
+# Part of every run's identity: raise it whenever a change makes the same settings give other numbers
+# (tests/test_train.py holds a short seeded run against its recorded losses).
+TRAINING_VERSION = 1
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line that names the setting, its value and what is allowed."""
 
@@ -39,7 +44,8 @@ def setting(
         kinds: the kinds of its group that use this setting; it must be None under the others. Empty: all.
         affects_result: False for a setting that cannot change a run's numbers, and so is not part of its identity.
     """
-    meta = dict(doc=doc, unit=unit, choices=choices, gt=gt, ge=ge, le=le, kinds=kinds, affects_result=affects_result)
+    meta = {"doc": doc, "unit": unit, "choices": choices, "gt": gt, "ge": ge, "le": le}
+    meta |= {"kinds": kinds, "affects_result": affects_result}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -178,7 +184,7 @@ class Trainer:
     )
     checkpoint_seconds: float = setting(
         60.0,
-        "time between checkpoints, stretched where writing them would take more than 2 % of the training; 0: each epoch",
+        "time between checkpoints, stretched where writing takes over 2 % of the training; 0: after each epoch",
         unit="seconds",
         ge=0,
         affects_result=False,
@@ -281,7 +287,8 @@ def validate(config: Config) -> None:
         raise ConfigError("dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)")
     if config.beta.epochs is not None and config.beta.epochs > config.trainer.epochs:
         raise ConfigError(
-            f"beta.epochs={config.beta.epochs:g}: the warm-up would not end; allowed: at most trainer.epochs={config.trainer.epochs}"
+            f"beta.epochs={config.beta.epochs:g}: the warm-up would not end; "
+            f"allowed: at most trainer.epochs={config.trainer.epochs}"
         )
     if config.objective.kind == "per_dim" and config.x_var.kind == "learned":
         raise ConfigError("x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo")
@@ -299,4 +306,5 @@ def identity(config: Config) -> dict[str, Any]:
         unused.append("label_repeat.")
     if config.objective.kind == "per_dim":
         unused.append("x_var.")
-    return {name: value for name, value in kept.items() if not name.startswith(tuple(unused))} if unused else kept
+    kept = {name: value for name, value in kept.items() if not name.startswith(tuple(unused))}
+    return {**kept, "training_version": TRAINING_VERSION}

@@ -1,0 +1,267 @@
+"""The closed form of a linear VAE: what it converges to, known from the training images' covariance alone.
+
+A VAE with a linear decoder is probabilistic PCA (Lucas et al. 2019, "Don't Blame the ELBO!"; Tipping & Bishop 1999).
+Let l_1 >= l_2 >= ... be the eigenvalues of the 1/N covariance of the training images (pixels in [0, 1]), k = z_dim and
+t the effective variance: beta·x_var under the objective `elbo`, beta·D/(2k) under `per_dim`. Up to a factor and a
+constant the loss is SSE + 2t·KL, and it splits into one problem for each principal component. With loading w, posterior
+mean v·c of the component's coordinate c, and posterior variance s, a component of variance l costs
+
+    l·(1 - w·v)² + w²·s + t·(s + v²·l - 1 - ln s).
+
+Where l > t its minimum lies at w² = l - t, v = w/l, s = t/l: the component is active, with KL ½·ln(l/t), squared error t
+(z sampled) or t²/l (z = mu). Elsewhere it lies at w = v = 0, s = 1: the component has collapsed, with KL 0 and squared
+error l. The k latent dimensions take the k largest components; those beyond have KL 0 and squared error l as well.
+
+Only the decoder must be linear: the posterior of a linear decoder is linear with one variance for all images, so a freer
+encoder gains nothing, and a diagonal posterior suffices because the loadings can be taken orthogonal.
+
+Units throughout: KL and likelihoods in nats per image; squared errors and variances in squared pixel values, the errors
+summed over the D pixels of an image and averaged over images. `eigenvalues` may come in any order; values below zero by
+no more than rounding count as zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)  # eq: a generated comparison would fail on the array
+class Optimum:
+    """What a linear VAE converges to.
+
+    Attributes:
+        kl: KL(q(z|x) || N(0, I)), nats per image.
+        sse: expected squared error per image with z sampled from the posterior.
+        sse_mean: squared error per image with z = mu, the posterior mean.
+        active_units: number of latent dimensions that carry information, at most z_dim.
+        kl_per_dim: shape (z_dim,), nats per image, descending; 0 for the collapsed dimensions.
+    """
+
+    kl: float
+    sse: float
+    sse_mean: float
+    active_units: int
+    kl_per_dim: NDArray[np.float64]
+
+
+def optimum(eigenvalues: ArrayLike, t: float, z_dim: int) -> Optimum:
+    """The converged linear VAE at effective variance t (Lucas et al. 2019; derived at the top of this file).
+
+    Args:
+        eigenvalues: shape (n,), of the 1/N training covariance: of the pooled within-class covariance where encoder and
+            decoder are both given the label.
+        t: effective variance, beta·x_var or beta·D/(2·z_dim).
+        z_dim: latent dimensions; may exceed n.
+
+    Raises:
+        ValueError: if t is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum (empty, not 1-D, not
+            finite, or negative beyond rounding).
+    """
+    spectrum = _spectrum(eigenvalues)
+    _check_positive("t", t)
+    _check_z_dim(z_dim)
+    coded = spectrum[:z_dim]
+    active = coded[coded > t]
+    q = active.size
+    rest = spectrum[q:].sum()
+    kl_per_dim = np.zeros(z_dim)
+    kl_per_dim[:q] = 0.5 * np.log(active / t)
+    return Optimum(
+        kl=float(kl_per_dim.sum()),
+        sse=float(q * t + rest),
+        sse_mean=float((t * t / active).sum() + rest),
+        active_units=q,
+        kl_per_dim=kl_per_dim,
+    )
+
+
+def curve(eigenvalues: ArrayLike, ts: ArrayLike, z_dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """KL and SSE (z sampled) of `optimum` at many effective variances at once, for drawing.
+
+    Args:
+        eigenvalues: shape (n,), as for `optimum`.
+        ts: effective variances, any shape.
+        z_dim: latent dimensions.
+
+    Returns:
+        kl in nats per image and sse in squared error per image, each of the shape of ts.
+
+    Raises:
+        ValueError: as `optimum`, for any of the ts.
+    """
+    spectrum = _spectrum(eigenvalues)
+    _check_positive("ts", ts)
+    _check_z_dim(z_dim)
+    coded, rest = spectrum[:z_dim], spectrum[z_dim:].sum()
+    t = np.asarray(ts, dtype=np.float64)[..., None]  # (..., 1) against coded (min(n, k),)
+    kl = 0.5 * np.log(np.maximum(coded, t) / t).sum(-1)
+    sse = np.minimum(coded, t).sum(-1) + rest
+    return kl, sse
+
+
+def critical_x_var(eigenvalues: ArrayLike) -> float:
+    """The largest eigenvalue l_1: at effective variance t >= l_1 a linear decoder certainly collapses (KL = 0).
+
+    It is the critical x_var at beta = 1, x_var = l_1/beta at another beta, and beta = 2k·l_1/D under `per_dim`.
+
+    Raises:
+        ValueError: if the eigenvalues are no spectrum.
+    """
+    return float(_spectrum(eigenvalues)[0])
+
+
+def learned_x_var(eigenvalues: ArrayLike, z_dim: int, input_dim: int, beta: float = 1.0) -> float:
+    """The x_var that a linear VAE learns together with its weights (objective `elbo`, one variance for all pixels).
+
+    At the optimum x_var = SSE/D, the maximum-likelihood variance (sigma-VAE: Rybkin et al. 2021); with the closed form
+    for SSE that is x_var = (sum of the inactive l_i)/(D - q·beta), where q counts the active components, i <= k and
+    l_i > beta·x_var. At beta = 1 and q = k it is the mean of the discarded eigenvalues (Tipping & Bishop 1999).
+
+    The solution is the global optimum of the beta-ELBO and, if positive, unique, save that where D = q·beta and nothing
+    is left over (beta = 1 and z_dim = D, say) the ELBO is flat below it: there the largest optimum is returned.
+
+    Args:
+        eigenvalues: shape (n,), n <= input_dim, as for `optimum`; missing ones count as zero.
+        z_dim: latent dimensions.
+        input_dim: D, pixels of an image.
+        beta: weight of the KL.
+
+    Returns:
+        x_var. It is 0.0 where z_dim dimensions hold all the variance and D > q·beta: then the ELBO grows without bound
+        as x_var falls, and training stops only where its arithmetic does.
+
+    Raises:
+        ValueError: if beta is not finite and > 0, z_dim < 1, there are more eigenvalues than input_dim, or they are no
+            spectrum.
+    """
+    spectrum = _spectrum(eigenvalues)
+    _check_positive("beta", beta)
+    _check_z_dim(z_dim)
+    if spectrum.size > input_dim:
+        raise ValueError(f"input_dim={input_dim}: fewer than the {spectrum.size} eigenvalues")
+    # By the envelope theorem the best loss at x_var = x has the slope (D·x - SSE(beta·x))/(2x²). As min(l, t) picks the
+    # smaller, SSE(t) = min over q of q·t + rest_q, so the bracket is the maximum over q of (D - q·beta)·x - rest_q:
+    # convex in x and <= 0 at x = 0. It therefore turns positive once, where the first rising line crosses zero. That
+    # x is the global minimum of the loss, and it needs no search for a q that agrees with its own x_var.
+    rest = np.append(spectrum[::-1].cumsum()[::-1], 0.0)[: z_dim + 1]  # rest[q] = sum of l_i, i > q
+    slope = input_dim - beta * np.arange(rest.size)
+    rising = slope > 0
+    return float((rest[rising] / slope[rising]).min())
+
+
+def log_likelihood(eigenvalues: ArrayLike, x_var: float, z_dim: int) -> float:
+    """Mean log p(x) over the training images under the probabilistic PCA model with this x_var.
+
+    p(x) = N(mean, C), C = W·Wᵀ + x_var·I, with the loadings W that are best at this x_var, which need not be the best
+    x_var: W·Wᵀ has the eigenvalues max(l_i - x_var, 0) for i <= z_dim along the principal components (Tipping & Bishop
+    1999; Bishop 2006, eqs. 12.44 and 12.45). It is what a linear VAE trained with beta = 1 reaches, and equals its ELBO.
+
+    Args:
+        eigenvalues: shape (D,), all of them, zeros included.
+        x_var: decoder variance.
+        z_dim: latent dimensions.
+
+    Returns:
+        nats per image.
+
+    Raises:
+        ValueError: if x_var is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum.
+    """
+    spectrum = _spectrum(eigenvalues)
+    _check_positive("x_var", x_var)
+    _check_z_dim(z_dim)
+    model = np.full_like(spectrum, x_var)  # the eigenvalues of C
+    model[:z_dim] = np.maximum(spectrum[:z_dim], x_var)
+    return float(-0.5 * (np.log(2 * math.pi * model) + spectrum / model).sum())
+
+
+def elbo(eigenvalues: ArrayLike, x_var: float, z_dim: int, beta: float = 1.0) -> float:
+    """The best beta-ELBO of a linear VAE, minus the loss of the objective `elbo`.
+
+    It is -(SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL) at `optimum(eigenvalues, beta·x_var, z_dim)`. At beta = 1 the
+    posterior is exact and so this equals `log_likelihood`; in x_var it is largest at `learned_x_var`.
+
+    Args:
+        eigenvalues: shape (D,), all of them, zeros included.
+        x_var: decoder variance.
+        z_dim: latent dimensions.
+        beta: weight of the KL.
+
+    Returns:
+        nats per image.
+
+    Raises:
+        ValueError: if x_var or beta is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum.
+    """
+    _check_positive("x_var", x_var)
+    _check_positive("beta", beta)
+    best = optimum(eigenvalues, beta * x_var, z_dim)
+    input_dim = np.size(eigenvalues)
+    return -(best.sse / (2 * x_var) + input_dim / 2 * math.log(2 * math.pi * x_var) + beta * best.kl)
+
+
+def prediction(
+    eigenvalues: ArrayLike, eigenvalues_within: ArrayLike, label_placement: str, t: float, z_dim: int
+) -> tuple[Optimum, Optimum]:
+    """The closed form for a label placement, as a pair that brackets it: twice the same where it is known exactly.
+
+    - `both`: each class is centred on its own mean, so the pooled within-class covariance takes the place of the whole.
+    - `none`, and `encoder`: the unconditional optimum. The best posterior of a linear decoder that is not given the label
+      does not depend on the label.
+    - `decoder`: no simple form; (within-class, unconditional) bracket it as follows. The loss SSE + 2t·KL lies between
+      theirs, because an encoder that is given the label may ignore it, and so may the decoder. Hence in the
+      rate-distortion plane the point lies between the two curves. Its KL and SSE taken alone *need not* lie between:
+      the encoder pays KL for telling apart what the decoder knows already, may rather collapse, and then has less KL
+      and more SSE than both.
+
+    Args:
+        eigenvalues: shape (n,), of the 1/N covariance of the training images.
+        eigenvalues_within: shape (n,), of the covariance pooled within classes, (1/N)·sum of (x - m_y)(x - m_y)ᵀ.
+        label_placement: both, decoder, encoder or none.
+        t: effective variance.
+        z_dim: latent dimensions.
+
+    Returns:
+        (lower, upper): the optimum of less and of more loss.
+
+    Raises:
+        ValueError: as `optimum`, and for an unknown label_placement.
+    """
+    within = optimum(eigenvalues_within, t, z_dim)
+    unconditional = optimum(eigenvalues, t, z_dim)
+    match label_placement:
+        case "both":
+            return within, within
+        case "decoder":
+            return within, unconditional
+        case "encoder" | "none":
+            return unconditional, unconditional
+    raise ValueError(f"label_placement={label_placement}: not one of both, decoder, encoder, none")
+
+
+def _spectrum(eigenvalues: ArrayLike) -> NDArray[np.float64]:
+    """The eigenvalues checked, in descending order and >= 0; shape (n,)."""
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"eigenvalues: must be a non-empty list, not of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("eigenvalues: must be finite")
+    # A covariance accumulated in float32 has null directions off by a few 1e-6 of its largest eigenvalue.
+    if values.min() < -1e-5 * max(values.max(), 0.0):
+        raise ValueError(f"eigenvalues: must be >= 0, as a covariance has them; the smallest is {values.min():g}")
+    return np.sort(np.maximum(values, 0.0))[::-1]
+
+
+def _check_positive(name: str, value: ArrayLike) -> None:
+    values = np.asarray(value, dtype=np.float64)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"{name}={value}: must be finite and > 0")
+
+
+def _check_z_dim(z_dim: int) -> None:
+    if z_dim < 1:
+        raise ValueError(f"z_dim={z_dim}: must be >= 1")

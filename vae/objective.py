@@ -1,0 +1,128 @@
+"""The losses and their conventions, written once.
+
+Per image, D = C·H·W pixels in [0, 1], k = z_dim, SSE = ||x - x_hat||² with z sampled, KL = KL(q(z|x, y) || N(0, I)) in
+nats:
+
+    elbo     SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL
+    per_dim  SSE/D + beta·KL/k
+
+For a loss a·SSE + b·KL the optimum depends on effective_x_var = b/(2a) alone: beta·x_var, and beta·D/(2k).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae.config import Beta, Config
+
+STUDY_BATCH = 128  # the batch over which study B sums its losses
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) || N(0, 1)) of each dimension, in nats (Kingma and Welling 2014, appendix B).
+
+    Raises:
+        ValueError: unless mu and logvar have the same shape.
+    """
+    if mu.shape != logvar.shape:
+        raise ValueError(f"mu {tuple(mu.shape)} and logvar {tuple(logvar.shape)} differ in shape")
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """||x - x_hat||² of each image: (..., D), (..., D) -> (...).
+
+    Raises:
+        ValueError: unless the shapes are equal; broadcasting here is the classic silent bug of a VAE's loss.
+    """
+    if x.shape != x_hat.shape:
+        raise ValueError(f"x {tuple(x.shape)} and x_hat {tuple(x_hat.shape)} differ in shape")
+    return (x_hat - x).square().sum(dim=-1)
+
+
+def gaussian_constant(input_dim: int, log_x_var: Tensor) -> Tensor:
+    """(D/2)·ln(2π·x_var): the part of -ln N(x; x_hat, x_var·I) that does not depend on x, in nats per image."""
+    return 0.5 * input_dim * (math.log(2 * math.pi) + log_x_var)
+
+
+def loss(
+    sse: Tensor, kl: Tensor, log_x_var: Tensor, beta: Tensor, per_dim: Tensor, input_dim: int, z_dim: int
+) -> Tensor:
+    """The loss per image of each run.
+
+    Args:
+        sse, kl: means over the batch, (K,).
+        log_x_var: ln x_var, (K,).
+        beta: weight of the KL, (K,).
+        per_dim: which runs have objective `per_dim`, (K,) bool; the others have `elbo`.
+
+    Returns:
+        (K,), nats per image for `elbo`.
+    """
+    elbo = sse / (2 * log_x_var.exp()) + gaussian_constant(input_dim, log_x_var) + beta * kl
+    return torch.where(per_dim, sse / input_dim + beta * kl / z_dim, elbo)
+
+
+def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """beta at each step of the training, (epochs·steps_per_epoch,).
+
+    `warmup` grows linearly from 0 (Bowman et al. 2016); `cyclical` repeats a linear ramp and a plateau (Fu et al. 2019,
+    equation 6).
+    """
+    step = np.arange(epochs * steps_per_epoch)
+    if beta.kind == "warmup":
+        assert beta.epochs is not None
+        share = np.minimum(step / (beta.epochs * steps_per_epoch), 1.0)
+    elif beta.kind == "cyclical":
+        assert beta.cycles is not None
+        assert beta.ramp is not None
+        position = step * beta.cycles / len(step) % 1.0
+        share = np.minimum(position / beta.ramp, 1.0)
+    else:
+        share = np.ones(len(step))
+    return beta.value * share
+
+
+def effective_x_var(config: Config, x_var: float, input_dim: int, z_dim: int) -> float:
+    """b/(2a) of a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with beta's final value.
+
+    Args:
+        x_var: of the decoder at the end of the training.
+    """
+    if config.objective.kind == "per_dim":
+        return config.beta.value * input_dim / (2 * z_dim)
+    return config.beta.value * x_var
+
+
+def study_columns(sse: float, kl: float, input_dim: int, z_dim: int) -> dict[str, float]:
+    """The two studies' own columns.
+
+    kl_offset: KL + k/2, whose minimum at k = 100 is study A's 50.0. r_half_sse: SSE/2. kld_loss and r_loss: study B's
+    sums over a batch of 128, of KL/k and of SSE/D.
+    """
+    return {
+        "kl_offset": kl + z_dim / 2,
+        "r_half_sse": sse / 2,
+        "kld_loss": STUDY_BATCH * kl / z_dim,
+        "r_loss": STUDY_BATCH * sse / input_dim,
+    }
+
+
+def normalised_elbo(sse: float, kl: float, x_var: float, input_dim: int) -> dict[str, float]:
+    """The bound on ln p(x|y) under a decoder of variance x_var, with beta = 1 whatever the training's.
+
+    Returns:
+        elbo: nats per image, for pixels in [0, 1] with density. elbo_per_dim: nats per pixel.
+        bits_per_dim: the same bound for 8-bit pixels, -elbo/(D·ln 2) + 8, lower is better; the 8 is log2 of the 256
+        levels that [0, 1] is divided into (Theis et al. 2016, section 3.1).
+    """
+    elbo = -(sse / (2 * x_var) + 0.5 * input_dim * math.log(2 * math.pi * x_var) + kl)
+    return {
+        "elbo": elbo,
+        "elbo_per_dim": elbo / input_dim,
+        "bits_per_dim": 8 - elbo / (input_dim * math.log(2)),
+    }
