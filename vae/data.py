@@ -105,7 +105,7 @@ def _image_data(
     ]
     digest = hashlib.sha256(repr((classes, [a.shape for a in arrays])).encode())
     for a in arrays:
-        digest.update(a)
+        digest.update(a.data)
     train_x, train_y, test_x, test_y = (torch.from_numpy(a) for a in arrays)
     return ImageData(name, source, train_x, train_y, test_x, test_y, classes, digest.hexdigest())
 
@@ -232,7 +232,7 @@ def _torchvision(config: Dataset) -> ImageData:
         embedded = "photos" if config.kind == "cifar10" else "mnist_5k"
         wanted = ", ".join(archive.name for archive in archives)
         with _complaining(
-            f"dataset.root={config.root}: {dataset.__name__} is not in {folder}, and its download failed; "
+            f"dataset.root={config.root}: {dataset.__name__} is not complete in {folder}, and its download failed; "
             f"put {wanted} into {archives[0].parent}, or use dataset={embedded}, which needs no files"
         ):
             _download(dataset, root, files, archives)
@@ -244,6 +244,8 @@ def _torchvision(config: Dataset) -> ImageData:
         for x, y in (train, test):
             if len(x) != len(y):
                 raise ValueError(f"{len(x)} images, but {len(y)} labels")
+            if y.min() < 0 or y.max() > 9:
+                raise ValueError(f"labels from {y.min()} to {y.max()}, where 0 to 9 are expected")
 
     def channels_first(x: np.ndarray) -> np.ndarray:
         return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x[:, None]
@@ -277,13 +279,13 @@ def _download(dataset: Any, root: Path, files: list[Path], archives: list[Path])
             contextlib.redirect_stderr(output),
         ):
             for archive in filter(Path.is_file, archives):
-                copy = temporary / archive.relative_to(root)
+                copy = Path(temporary, archive.relative_to(root))
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(archive, copy)
             dataset(temporary, download=True)
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(temporary / file.relative_to(root), file)
+                os.replace(Path(temporary, file.relative_to(root)), file)
     finally:
         socket.setdefaulttimeout(timeout)
         if made_root and not any(root.iterdir()):
@@ -319,7 +321,7 @@ def _image_folder(config: Dataset) -> ImageData:
         _store(cache, lambda file: np.savez(file, key=np.array(key), **pixels))
 
     train, test = (
-        (pixels[split], np.array([classes.index(name) for name in listing for _ in listing[name]]))
+        (pixels[split], np.repeat([classes.index(name) for name in listing], [len(f) for f in listing.values()]))
         for split, listing in splits.items()
     )
     source = f"{root}: its own split, resized to {size}x{size}, {'grey' if channels == 1 else 'colour'}"
@@ -388,8 +390,8 @@ def _decode(config: Dataset, root: Path, files: list[tuple[str, int]], size: int
 
     # Pillow decodes without Python's lock, but opens files with it: for tiny pictures threads would only be in each
     # other's way (CIFAR-10 as JPEG: 4 s with one thread, 7 s with two).
-    tiny = sum(n_bytes for _, n_bytes in files) < 4096 * len(files)
-    pool = ThreadPoolExecutor(1 if tiny else os.cpu_count())
+    tiny = sum(n_bytes for _, n_bytes in files) < 8192 * len(files)
+    pool = ThreadPoolExecutor(1 if tiny else min(8, os.cpu_count() or 1))
     try:
         for _ in pool.map(fill, range(0, len(files), 64)):
             pass
@@ -517,7 +519,7 @@ def _facts(data: ImageData) -> Facts:
         eigenvalues=_eigenvalues(train_x, train_y, mean),
         eigenvalues_within=_eigenvalues(train_x, train_y, class_means),
         pixel_mean=pixel_mean,
-        pixel_std=(sse_zero["train"] / d - pixel_mean**2) ** 0.5,
+        pixel_std=max(0.0, sse_zero["train"] / d - pixel_mean**2) ** 0.5,
     )
 
 

@@ -8,12 +8,12 @@ mean v·c of the component's coordinate c, and posterior variance s, a component
 
     l·(1 - w·v)² + w²·s + t·(s + v²·l - 1 - ln s).
 
-Where l > t its minimum lies at w² = l - t, v = w/l, s = t/l: the component is active, with KL ½·ln(l/t), squared error t
-(z sampled) or t²/l (z = mu). Elsewhere it lies at w = v = 0, s = 1: the component has collapsed, with KL 0 and squared
-error l. The k latent dimensions take the k largest components; those beyond have KL 0 and squared error l as well.
+Where l > t its minimum lies at w² = l - t, v = w/l, s = t/l: the component is active, with KL ½·ln(l/t), squared error
+t (z sampled) or t²/l (z = mu). Elsewhere it lies at w = v = 0, s = 1: the component has collapsed, with KL 0 and
+squared error l. The k latent dimensions take the k largest components; those beyond have KL 0 and squared error l too.
 
-Only the decoder must be linear: the posterior of a linear decoder is linear with one variance for all images, so a freer
-encoder gains nothing, and a diagonal posterior suffices because the loadings can be taken orthogonal.
+Only the decoder must be linear: the best posterior for it is Gaussian, linear in x and of one covariance for all x, so
+a freer encoder gains nothing; and that covariance is diagonal, because the loadings can be taken orthogonal.
 
 Units throughout: KL and likelihoods in nats per image; squared errors and variances in squared pixel values, the errors
 summed over the D pixels of an image and averaged over images. `eigenvalues` may come in any order; values below zero by
@@ -158,7 +158,7 @@ def log_likelihood(eigenvalues: ArrayLike, x_var: float, z_dim: int) -> float:
 
     p(x) = N(mean, C), C = W·Wᵀ + x_var·I, with the loadings W that are best at this x_var, which need not be the best
     x_var: W·Wᵀ has the eigenvalues max(l_i - x_var, 0) for i <= z_dim along the principal components (Tipping & Bishop
-    1999; Bishop 2006, eqs. 12.44 and 12.45). It is what a linear VAE trained with beta = 1 reaches, and equals its ELBO.
+    1999; Bishop 2006, eqs. 12.44 and 12.45). A linear VAE trained with beta = 1 reaches it, and it equals its ELBO.
 
     Args:
         eigenvalues: shape (D,), all of them, zeros included.
@@ -210,8 +210,8 @@ def prediction(
     """The closed form for a label placement, as a pair that brackets it: twice the same where it is known exactly.
 
     - `both`: each class is centred on its own mean, so the pooled within-class covariance takes the place of the whole.
-    - `none`, and `encoder`: the unconditional optimum. The best posterior of a linear decoder that is not given the label
-      does not depend on the label.
+    - `none`, and `encoder`: the unconditional optimum. The best posterior for a linear decoder that is not given the
+      label does not depend on the label.
     - `decoder`: no simple form; (within-class, unconditional) bracket it as follows. The loss SSE + 2t·KL lies between
       theirs, because an encoder that is given the label may ignore it, and so may the decoder. Hence in the
       rate-distortion plane the point lies between the two curves. Its KL and SSE taken alone *need not* lie between:

@@ -1,0 +1,137 @@
+"""result.json: the final numbers of a run, one flat row. The collector reads nothing else of a run.
+
+The same run gives the same file whenever and however it is trained on one machine: times and machines are in
+provenance.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from vae import config as cfg
+from vae import linear_theory, objective
+from vae.data import Facts, ImageData
+from vae.model import Architecture
+
+SCHEMA_VERSION = 1
+
+_PER_SPLIT = {
+    "sse": "squared error per image, z sampled",
+    "sse_mean": "squared error per image, z = mu",
+    "kl": "KL(q(z|x, y) || N(0, I)), nats per image",
+    "kl_per_dim": "the same for each latent dimension, nats (a list)",
+    "active_units": "latent dimensions whose mu has variance over 0.01 across images (Burda et al. 2016)",
+    "loss": "the objective, per image",
+    "elbo": "bound on ln p(x|y), nats per image, beta = 1, pixels in [0, 1]",
+    "elbo_per_dim": "elbo over D, nats per pixel",
+    "bits_per_dim": "-elbo/(D ln 2) + 8, for 8-bit pixels",
+    "kl_offset": "study A's KL: kl + k/2",
+    "r_half_sse": "study A's reconstruction: sse/2",
+    "kld_loss": "study B's KLD: 128·kl/k",
+    "r_loss": "study B's R: 128·sse/D",
+    "baseline_zero": "squared error per image of the zero image",
+    "baseline_mean": "squared error per image of the training mean image",
+    "baseline_class_means": "squared error per image of the training class means",
+}
+
+COLUMNS: dict[str, str] = {
+    "schema_version": "of this file",
+    "run": "the run's folder",
+    "status": "ok, or diverged where the loss or a parameter stopped being finite",
+    "diverged_epoch": "the epoch in which it did, else null",
+    "epochs_done": "whole epochs trained",
+    "dataset": "name of the data",
+    "dataset_source": "where the data come from",
+    "dataset_hash": "SHA-256 of the data's content",
+    "n_train": "training images",
+    "n_test": "held-out images",
+    "input_dim": "D, pixels times channels of an image",
+    "z_dim": "k, latent dimensions, as chosen",
+    "label_repeat_encoder": "times the one-hot label joins the encoder, as chosen",
+    "label_repeat_decoder": "times the one-hot label joins the decoder, as chosen",
+    "n_parameters": "trained numbers",
+    "x_var": "variance of the decoder at the end",
+    "effective_x_var": "b/(2a) of the loss a·SSE + b·KL",
+    "theory_kl_low": "closed form of the linear VAE: KL, nats per image",
+    "theory_kl_high": "the same, upper end where label_placement=decoder leaves an interval",
+    "theory_sse_low": "closed form: squared error per image, z sampled",
+    "theory_sse_high": "the same, upper end",
+    "model_sha256": "of model.pt",
+    **{f"{split}_{name}": f"{doc}; {split} images" for split in ("train", "test") for name, doc in _PER_SPLIT.items()},
+}
+
+
+def row(
+    *,
+    run: str,
+    config: cfg.Config,
+    arch: Architecture,
+    data: ImageData,
+    facts: Facts,
+    x_var: float,
+    n_parameters: int,
+    epochs_done: int,
+    model_sha256: str | None,
+    train: dict[str, Any],
+    test: dict[str, Any],
+    scores: dict[str, Any],
+    diverged: bool,
+) -> dict[str, Any]:
+    """The content of result.json: settings under their dotted names, then the columns of COLUMNS.
+
+    Args:
+        x_var: of the decoder at the end.
+        train, test: what evaluate.evaluate gave, empty for a run that diverged.
+        scores: what judge.scores gave, likewise.
+    """
+    t = objective.effective_x_var(config, x_var, arch.input_dim, arch.z_dim)
+    theory = (
+        linear_theory.prediction(
+            facts.eigenvalues, facts.eigenvalues_within, config.label_placement.kind, t, arch.z_dim
+        )
+        if not diverged
+        else None
+    )
+    settings = {name: value for name, value, meta, _ in cfg.settings(config) if meta["affects_result"]}
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run": run,
+        "status": "diverged" if diverged else "ok",
+        "diverged_epoch": epochs_done if diverged else None,
+        "epochs_done": epochs_done,
+        "dataset": data.name,
+        "dataset_source": data.source,
+        "dataset_hash": data.content_hash,
+        "n_train": len(data.train_x),
+        "n_test": len(data.test_x),
+        "input_dim": arch.input_dim,
+        "z_dim": arch.z_dim,
+        "label_repeat_encoder": arch.encoder_repeat,
+        "label_repeat_decoder": arch.decoder_repeat,
+        "n_parameters": n_parameters,
+        "x_var": None if diverged else x_var,
+        "effective_x_var": None if diverged else t,
+        "model_sha256": model_sha256,
+        "theory_kl_low": min(p.kl for p in theory) if theory else None,
+        "theory_kl_high": max(p.kl for p in theory) if theory else None,
+        "theory_sse_low": min(p.sse for p in theory) if theory else None,
+        "theory_sse_high": max(p.sse for p in theory) if theory else None,
+    }
+    baselines = {
+        "baseline_zero": facts.sse_zero,
+        "baseline_mean": facts.sse_mean,
+        "baseline_class_means": facts.sse_class_means,
+    }
+    for split, metrics in (("train", train), ("test", test)):
+        result |= {f"{split}_{name}": value for name, value in metrics.items()}
+        result |= {f"{split}_{name}": values[split] for name, values in baselines.items()}
+    return {**settings, **result, **scores}
+
+
+def facts_json(facts: Facts) -> dict[str, Any]:
+    """A dataset's facts as a report's manifest carries them; six digits are more than any figure shows."""
+    return {
+        key: [float(f"{v:.6g}") for v in value] if hasattr(value, "tolist") else value
+        for key, value in ((f.name, getattr(facts, f.name)) for f in dataclasses.fields(facts))
+    }

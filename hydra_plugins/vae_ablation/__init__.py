@@ -1,0 +1,1 @@
+"""Where Hydra finds this project's launcher and sweeper."""

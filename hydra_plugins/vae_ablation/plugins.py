@@ -1,0 +1,11 @@
+"""Hydra takes only classes that are defined below hydra_plugins."""
+
+from experiments import launcher, sweeper
+
+
+class StackedLauncher(launcher.StackedLauncher):
+    """Hydra's name for experiments.launcher.StackedLauncher."""
+
+
+class GridSweeper(sweeper.GridSweeper):
+    """Hydra's name for experiments.sweeper.GridSweeper."""

@@ -1,0 +1,17 @@
+"""The one entry point: trains one run, or with -m or the name of an experiment a whole sweep."""
+
+import hydra
+from omegaconf import DictConfig
+
+from experiments import cli
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def train(cfg: DictConfig) -> dict:
+    from experiments.job import train_job  # imports torch, which --help and a bad setting need not wait for
+
+    return train_job(cfg)
+
+
+if __name__ == "__main__":
+    cli.run(train)

@@ -1,0 +1,500 @@
+"""How good the images of a run are: a frozen classifier for each dataset, and the statistics of what it sees.
+
+A judge is a small convolutional network, trained on the dataset by this file, always in the same way. It reads the class
+of a sample, and the outputs of its last hidden layer are the features in which real and generated images are compared.
+Numbers in these features can be compared only under the same `Judge.hash`: the feature Frechet distance (FFD) here is no
+Inception FID, whose network has never seen a digit.
+
+All scores compare `Judge.n_images` images with as many held-out ones, because the Frechet distance of two finite sets is
+biased upwards, the more the fewer they are. What this bias comes to is shown by the floor `real_ffd`, between two sets
+of real images that the judge was not trained on.
+
+Images are clipped to [0, 1] before anything is measured, as a picture file would be. Networks run in float32 on the CPU,
+statistics are numpy in float64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vae.data import ImageData
+from vae.layers import generator
+
+log = logging.getLogger(__name__)
+
+JUDGE_VERSION = 1  # raise when the same dataset gives other weights, features or scores than before
+N_SAMPLES = 1000  # images that a score compares, where the dataset has enough
+N_FEATURES = 64  # few against N_SAMPLES, so that a covariance of N_SAMPLES images is well known
+K_NEIGHBOURS = 5  # as recommended by Naeem et al. 2020, section 3.3
+
+WIDTH = 16  # channels of the first convolution; twice as many cost three times the time and gain 0.02 on CIFAR-10
+MAX_TRAIN = 30_000  # images: with 6 epochs some 20 s on one core for 28x28 and for 32x32x3
+EPOCHS = 6
+BATCH = 128
+LR = 5e-3  # at the peak of the one-cycle schedule
+MIN_TRAIN = 2 * BATCH  # with fewer images the network stays untrained
+
+
+class Network(nn.Module):
+    """Three convolutions, a hidden layer whose outputs are the features, and a linear classifier.
+
+    The first convolution's stride grows with the image, so that the second sees at most 16x16 positions and a large
+    image costs little more than a small one; its kernel grows as well and leaves out no pixel.
+
+    Args:
+        image_shape: (C, H, W).
+        n_classes: at least 1.
+        gen: draws the weights.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, gen: torch.Generator) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        scale = -(-max(height, width) // 32)  # 1 up to 32 pixels, 2 up to 64, ...
+        # On the meta device first, because torch.nn would draw weights from the global generator.
+        with torch.device("meta"):
+            self.body = nn.Sequential(
+                *_block(nn.Conv2d(channels, WIDTH, 2 * scale + 1, 2 * scale, scale, bias=False), WIDTH),
+                *_block(nn.Conv2d(WIDTH, 2 * WIDTH, 3, 2, 1, bias=False), 2 * WIDTH),
+                *_block(nn.Conv2d(2 * WIDTH, 4 * WIDTH, 3, 1, 1, bias=False), 4 * WIDTH),
+                nn.AdaptiveAvgPool2d(4),
+                nn.Flatten(),
+                nn.Linear(64 * WIDTH, N_FEATURES, bias=False),
+                nn.BatchNorm1d(N_FEATURES),
+                nn.ReLU(),
+            )
+            self.head = nn.Linear(N_FEATURES, n_classes, bias=False)
+        self.to_empty(device="cpu").to(torch.float32)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, generator=gen)
+            elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.reset_parameters()  # ones and zeros
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)  # (B, C, H, W) -> (B, F)
+        return self.head(features)  # (B, n_classes)
+
+
+def _block(conv: nn.Conv2d, channels: int) -> tuple[nn.Module, ...]:
+    return conv, nn.BatchNorm2d(channels), nn.ReLU()
+
+
+@dataclass(frozen=True, eq=False)
+class Real:
+    """The side of the real images, which is the same for every run.
+
+    Attributes:
+        features: of the held-out images compared with, (n, F).
+        mean, cov: their moments, (F,) and (F, F).
+        radii: distance of each to its K_NEIGHBOURS-th nearest other one, (n,).
+        ffd: feature Frechet distance to n training images that the judge was not trained on.
+        sharpness: of the held-out images.
+    """
+
+    features: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    cov: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    ffd: float
+    sharpness: float
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A dataset's frozen classifier; made by `Judge.of`.
+
+    Attributes:
+        data: the dataset.
+        network: in eval mode, on the CPU.
+        hash: 16 hexadecimal digits over weights, dataset and JUDGE_VERSION. Training gives the same weights each time
+            on one machine and whatever the number of threads, but another processor may round differently.
+    """
+
+    data: ImageData
+    network: Network
+    hash: str
+
+    @classmethod
+    def of(cls, data: ImageData, cache_root: Path) -> Judge:
+        """The judge of a dataset, from the cache if it is there, else trained (20 s at most) and cached.
+
+        With a single class, or fewer than MIN_TRAIN images to train on, the network keeps its random weights: it tells
+        no classes apart (`test_accuracy` is None), but its features still serve, as those of the untrained networks do
+        that Naeem et al. 2020 (section 4) take where a trained embedding does not suit the data.
+
+        Args:
+            data: any size from 8 to 256 pixels, any number of channels.
+            cache_root: folder of the cache, made if needed. If it cannot be written there is no cache.
+        """
+        network = Network(data.image_shape, data.n_classes, generator(0, "judge init"))
+        if _classifies(data):
+            path = cache_root / f"judge-{JUDGE_VERSION}-{data.content_hash[:16]}.pt"
+            if not _read(path, network, data):
+                log.info("training the judge of %s", data.name)
+                _train(network, data)
+                _write(path, network, data)
+        return cls(data, network.eval().requires_grad_(False), _digest(network, data))
+
+    @property
+    def n_images(self) -> int:
+        """Images that each score compares: N_SAMPLES, or as many as there are held-out ones or a quarter of training."""
+        return len(self.held_out)
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """Indices of the test images compared with, (n_images,): drawn once, as test sets are often sorted by class.
+
+        Best reconstruct these images, and sample with their labels: then both sides have the same share of each class.
+        """
+        n_images = min(N_SAMPLES, len(self.data.test_x), len(self.data.train_x) // 4)
+        return torch.randperm(len(self.data.test_x), generator=generator(0, "judge held out"))[:n_images]
+
+    @cached_property
+    def test_accuracy(self) -> float | None:
+        """Share of all test images whose class the judge gives: what `sample_accuracy` can reach; None if untrained."""
+        if not _classifies(self.data) or len(self.data.test_x) == 0:
+            return None
+        return _share(self.predict(self.data.test_x), self.data.test_y)
+
+    @cached_property
+    def real(self) -> Real:
+        """The real side of all scores; needs n_images > K_NEIGHBOURS."""
+        held_out = self.data.test_x[self.held_out]  # (n, C, H, W)
+        floor = self.data.train_x[_split(self.data)[1][: self.n_images]]  # (n, C, H, W)
+        features = self.features(held_out)  # (n, F)
+        mean, cov = _moments(features)
+        return Real(
+            features=features,
+            mean=mean,
+            cov=cov,
+            radii=_radii(features, K_NEIGHBOURS),
+            ffd=frechet_distance(mean, cov, *_moments(self.features(floor))),
+            sharpness=sharpness(_unit(held_out)),
+        )
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """Outputs of the last hidden layer.
+
+        Args:
+            images: (N, D) or (N, C, H, W), floats, which are clipped to [0, 1], or uint8, which are divided by 255.
+
+        Returns:
+            (N, N_FEATURES), >= 0.
+
+        Raises:
+            ValueError: images of another shape than the dataset's.
+        """
+        return self._outputs(self.network.body, images).double().numpy()
+
+    def predict(self, images: Tensor) -> Tensor:
+        """The class of each image: (N, D) or (N, C, H, W), as for `features` -> (N,) int64, on the CPU.
+
+        Raises:
+            ValueError: images of another shape than the dataset's.
+        """
+        return self._outputs(self.network, images).argmax(dim=1)
+
+    @torch.no_grad()
+    def _outputs(self, module: nn.Module, images: Tensor) -> Tensor:
+        batches = self.shaped(images).split(BATCH)  # of an empty tensor one, empty
+        return torch.cat([module(_unit(batch)) for batch in batches])
+
+    def shaped(self, images: Tensor, name: str = "images") -> Tensor:
+        """(N, D) or (N, C, H, W) -> (N, C, H, W), on the CPU.
+
+        Raises:
+            ValueError: images of another shape than the dataset's.
+        """
+        shape, flat = self.data.image_shape, (self.data.input_dim,)
+        if images.ndim == 0 or images.shape[1:] not in (shape, flat):
+            raise ValueError(f"{name} are {tuple(images.shape)}; allowed: (N, *{shape}) or (N, {flat[0]})")
+        return images.detach().cpu().reshape(-1, *shape)
+
+
+def scores(
+    judge: Judge, samples: Tensor, sample_labels: Tensor | None, reconstructions: Tensor
+) -> dict[str, float | None]:
+    """A run's generation quality, flat, for result.json.
+
+    Args:
+        samples: decoded from z ~ N(0, I), (n, D) or (n, C, H, W) floats with n = judge.n_images.
+        sample_labels: the classes that the samples were asked for, (n,) integers; None for an unconditional model.
+        reconstructions: of the images `judge.held_out`, shaped like the samples.
+
+    Returns:
+        sample_accuracy: share of samples that the judge gives their class; the judge's own `test_accuracy` is what real
+            images reach. None without labels, or if the judge is untrained.
+        sample_ffd, reconstruction_ffd: feature Frechet distance to the held-out images. It is 0 for perfect
+            reconstructions, and `real_ffd` for perfect samples.
+        real_ffd: of as many training images that the judge has not seen, from the held-out images.
+        sample_density, sample_coverage: see `density_coverage`; real images have about 1 and 0.97.
+        sample_sharpness, reconstruction_sharpness, real_sharpness: see `sharpness`. Below the real one: blurred; above
+            it: noisy.
+
+        All are None if any pixel is not finite, or if the dataset is too small (n_images <= K_NEIGHBOURS).
+
+    Raises:
+        ValueError: another number of images or labels than judge.n_images, images of another shape than the dataset's,
+            or labels that are no integers.
+    """
+    n = judge.n_images
+    samples = judge.shaped(samples, "samples")  # (n, C, H, W)
+    reconstructions = judge.shaped(reconstructions, "reconstructions")  # (n, C, H, W)
+    for name, images in (("samples", samples), ("reconstructions", reconstructions)):
+        if len(images) != n:
+            raise ValueError(f"{len(images)} {name}; this judge compares judge.n_images = {n}")
+    if sample_labels is not None and (sample_labels.shape != (n,) or sample_labels.is_floating_point()):
+        raise ValueError(
+            f"sample_labels are {tuple(sample_labels.shape)} {sample_labels.dtype}; allowed: ({n},) integers"
+        )
+    if n <= K_NEIGHBOURS or not (samples.isfinite().all() and reconstructions.isfinite().all()):
+        return dict.fromkeys(SCORES)
+
+    real = judge.real
+    samples, reconstructions = _unit(samples), _unit(reconstructions)
+    features = judge.features(samples)  # (n, F)
+    density, coverage = _density_coverage(real.features, real.radii, features, K_NEIGHBOURS)
+    accuracy = None
+    if sample_labels is not None and judge.test_accuracy is not None:
+        accuracy = _share(judge.predict(samples), sample_labels.cpu())
+    return {
+        "sample_accuracy": accuracy,
+        "sample_ffd": frechet_distance(real.mean, real.cov, *_moments(features)),
+        "reconstruction_ffd": frechet_distance(real.mean, real.cov, *_moments(judge.features(reconstructions))),
+        "real_ffd": real.ffd,
+        "sample_density": density,
+        "sample_coverage": coverage,
+        "sample_sharpness": sharpness(samples),
+        "reconstruction_sharpness": sharpness(reconstructions),
+        "real_sharpness": real.sharpness,
+    }
+
+
+SCORES = (
+    "sample_accuracy",
+    "sample_ffd",
+    "reconstruction_ffd",
+    "real_ffd",
+    "sample_density",
+    "sample_coverage",
+    "sample_sharpness",
+    "reconstruction_sharpness",
+    "real_sharpness",
+)
+
+
+# --- Formulas
+
+
+def frechet_distance(mu1: ArrayLike, cov1: ArrayLike, mu2: ArrayLike, cov2: ArrayLike) -> float:
+    """Squared Frechet (2-Wasserstein) distance of two Gaussians, in squared units of the features.
+
+    |mu1 - mu2|² + tr(C1 + C2 - 2·(C1·C2)^½): Dowson and Landau 1982, equation 4; Heusel et al. 2017, equation 6. With
+    C = S·Sᵀ the trace of the root is the sum of the singular values of S1ᵀ·S2, which needs no root of a matrix that is
+    not symmetric and is exact for singular covariances too.
+
+    Args:
+        mu1, mu2: (F,).
+        cov1, cov2: (F, F), symmetric, positive semidefinite up to rounding.
+
+    Raises:
+        ValueError: unless the shapes fit together.
+    """
+    mu1, cov1, mu2, cov2 = (np.asarray(a, dtype=np.float64) for a in (mu1, cov1, mu2, cov2))
+    if mu1.ndim != 1 or mu2.shape != mu1.shape or not cov1.shape == cov2.shape == 2 * mu1.shape:
+        raise ValueError(
+            f"means {mu1.shape}, {mu2.shape} and covariances {cov1.shape}, {cov2.shape}; allowed: (F,) and (F, F)"
+        )
+    singular = np.linalg.svd(_square_root(cov1).T @ _square_root(cov2), compute_uv=False)  # (F,)
+    distance = np.square(mu1 - mu2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * singular.sum()
+    return max(float(distance), 0.0)  # rounding leaves equal Gaussians at about ±1e-15 of the traces
+
+
+def _square_root(cov: NDArray[np.float64]) -> NDArray[np.float64]:
+    """S with S·Sᵀ = cov, (F, F)."""
+    values, vectors = np.linalg.eigh(cov)
+    return vectors * np.sqrt(values.clip(min=0))
+
+
+def density_coverage(real_features: ArrayLike, fake_features: ArrayLike, k: int = K_NEIGHBOURS) -> tuple[float, float]:
+    """Density and coverage (Naeem et al. 2020, equations 3 and 4).
+
+    Around each real image lies a ball that reaches to its k-th nearest other real image. Density is the number of balls
+    that a fake image lies in, over k, averaged over the fake images: about 1 for real images, more where the fakes crowd
+    into dense regions, less where they lie outside. Coverage is the share of balls with a fake image inside, in [0, 1]:
+    low where modes are missing. Real images reach about 1 - 2^-k, 0.97 at k = 5 (section 3.3).
+
+    Args:
+        real_features: (N, F), N > k.
+        fake_features: (M, F), M >= 1. Take M = N: coverage grows with M.
+        k: neighbours, >= 1.
+
+    Raises:
+        ValueError: unless the shapes fit together and k is in [1, N).
+    """
+    real, fake = (np.asarray(a, dtype=np.float64) for a in (real_features, fake_features))
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or len(fake) == 0:
+        raise ValueError(f"real {real.shape} and fake {fake.shape}; allowed: (N, F) and (M, F) with M >= 1")
+    if not 1 <= k < len(real):
+        raise ValueError(f"k = {k}; allowed: from 1 to {len(real) - 1}, fewer than the {len(real)} real images")
+    return _density_coverage(real, _radii(real, k), fake, k)
+
+
+def _radii(real: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Distance of each point to its k-th nearest other one: (N, F) -> (N,)."""
+    return np.partition(cdist(real, real), k, axis=1)[:, k]  # at index 0 the point itself
+
+
+def _density_coverage(
+    real: NDArray[np.float64], radii: NDArray[np.float64], fake: NDArray[np.float64], k: int
+) -> tuple[float, float]:
+    inside = cdist(real, fake) <= radii[:, None]  # (N, M)
+    return float(inside.mean() * len(real) / k), float(inside.any(axis=1).mean())
+
+
+def sharpness(images: Tensor) -> float:
+    """Variance of the Laplacian (Pech-Pacheco et al. 2000), averaged over channels and images: low for blurred images.
+
+    The Laplacian is (up + down + left + right - 4·centre), at the inner pixels, where it needs no padding.
+
+    Args:
+        images: (N, C, H, W), N >= 1, H and W >= 3.
+
+    Returns:
+        In squared pixel values.
+
+    Raises:
+        ValueError: images of another shape.
+    """
+    if images.ndim != 4 or 0 in images.shape or min(images.shape[2:]) < 3:
+        raise ValueError(f"images are {tuple(images.shape)}; allowed: (N, C, H, W) with H and W of at least 3")
+    variances = []
+    for batch in images.detach().split(BATCH):  # in double precision all large images at once would fill the memory
+        x = batch.double()  # (B, C, H, W)
+        laplacian = (
+            x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:] - 4 * x[..., 1:-1, 1:-1]
+        )  # (B, C, H - 2, W - 2)
+        variances.append(laplacian.var(dim=(2, 3), correction=0))  # (B, C)
+    return torch.cat(variances).mean().item()
+
+
+def _moments(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and unbiased covariance: (N, F) -> (F,), (F, F)."""
+    return features.mean(axis=0), np.cov(features, rowvar=False)
+
+
+def _share(predicted: Tensor, labels: Tensor) -> float:
+    return (predicted == labels).double().mean().item()
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Bytes or floats -> float32 in [0, 1]."""
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255
+    return images.to(torch.float32).clamp(0, 1)
+
+
+# --- Training and cache
+
+
+def _split(data: ImageData) -> tuple[Tensor, Tensor]:
+    """Indices of the training images that the judge learns from, and of those kept from it for the floor.
+
+    The features of images that a network has learned by heart are unlike those of new ones: with them, the floor would
+    measure the judge's overfitting.
+    """
+    order = torch.randperm(len(data.train_x), generator=generator(0, "judge split"))  # (N,)
+    n_floor = min(N_SAMPLES, len(order) // 4)
+    return order[n_floor:][:MAX_TRAIN], order[:n_floor]
+
+
+def _classifies(data: ImageData) -> bool:
+    return data.n_classes > 1 and len(_split(data)[0]) >= MIN_TRAIN
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The weights' last digits, and so the judge's hash, would depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.enable_grad()
+def _train(network: Network, data: ImageData) -> None:
+    """Cross entropy, AdamW, one-cycle learning rate (Smith and Topin 2019), fixed seed and number of steps."""
+    learned, _ = _split(data)
+    gen = generator(0, "judge order")
+    steps = len(learned) // BATCH
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=EPOCHS * steps)
+    network.train()
+    with _one_thread():
+        for _ in range(EPOCHS):
+            order = learned[torch.randperm(len(learned), generator=gen)]
+            for batch in order[: steps * BATCH].view(steps, BATCH):  # (BATCH,)
+                logits = network(_unit(data.train_x[batch]))  # (BATCH, n_classes)
+                optimizer.zero_grad()
+                F.cross_entropy(logits, data.train_y[batch]).backward()
+                optimizer.step()
+                schedule.step()
+
+
+def _digest(network: Network, data: ImageData) -> str:
+    digest = hashlib.sha256(f"{JUDGE_VERSION}/{data.content_hash}".encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path, network: Network, data: ImageData) -> bool:
+    """Fills the network from the cache; False, and the network as it was, where there is none or it is damaged."""
+    if not path.is_file():
+        return False
+    untrained = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(stored["state"])
+        if stored["hash"] == _digest(network, data):
+            return True
+        reason = "its hash does not fit"
+    except Exception as error:  # a damaged file makes torch and pickle fail in many ways
+        reason = str(error).partition("\n")[0]
+    log.warning("%s is damaged, the judge is trained again: %s", path, reason)
+    network.load_state_dict(untrained)  # load_state_dict copies what fits before it fails on what does not
+    return False
+
+
+def _write(path: Path, network: Network, data: ImageData) -> None:
+    """Replaces the cache file at once, never half; where that is impossible there is just no cache."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save({"state": network.state_dict(), "hash": _digest(network, data)}, file)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the judge of %s is not cached: %s", data.name, error)
