@@ -1,7 +1,524 @@
-"""The collector."""
+"""The collector: a sweep's report from its run folders.
 
+    python -m experiments.collect EXPERIMENT [--output-dir outputs]
+
+It reads the manifest outputs/reports/EXPERIMENT/sweep.json and the runs that this names, and nothing else in
+outputs/runs; it writes report.md, runs.csv, tables/ and figures/ beside the manifest, and outputs/reports/index.md.
+The same runs give the same report. Without torch, so that it takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from experiments import figures, tables
+from experiments.report import Cell, Report, ReportError, Run, read, reports, reports_dir
+from experiments.statistics import Interval
+from experiments.store import write_atomic, write_json
+from experiments.tables import described, escape, interval, metric, number, rate, short, words
+
+FORMULAS = {
+    "elbo": "SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL",
+    "per_dim": "SSE/D + beta·KL/k",
+}
+EFFECTIVE = {"elbo": "beta·x_var", "per_dim": "beta·D/(2k)"}
+STUDY_COLUMN_TEXTS = {
+    "elbo": "Study A reports KL + k/2 (so that its minimum at k = 100 is 50.0) and SSE/2.",
+    "per_dim": "Study B reports sums over a batch of 128 images: its KLD is 128·KL/k, its R is 128·SSE/D.",
+}
+SHARED = ("versions", "git_commit", "git_dirty", "device", "device_name", "threads", "host_system")
 
 
 def collect(name: str, output_dir: str | Path) -> Path:
-    return Path(output_dir) / "reports" / name / "report.md"
+    """Makes a report and brings the index of all reports up to date.
+
+    Args:
+        name: of the folder in outputs/reports that holds the manifest.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        ReportError: if there is no such report, its manifest cannot be used, or nothing can be written.
+    """
+    report = read(name, output_dir)
+    others = [r for other in reports(output_dir) if (r := report if other == name else _read(other, output_dir))]
+    all_tables = tables.all_tables(report)
+    drawn = figures.all_figures(report)
+    joints = {
+        _joint_name(report, data, others): figure
+        for data in report.datasets
+        if (figure := figures.joint(others, data)) is not None
+    }
+    findings = key_findings(report)
+    try:
+        _replace(report.folder / "tables", {
+            **{f"{slug}.md": table.markdown().encode() for slug, table in all_tables.items()},
+            **{f"{slug}.csv": table.csv().encode() for slug, table in all_tables.items()},
+        })  # fmt: skip
+        _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
+        for file, figure in joints.items():
+            write_atomic(reports_dir(output_dir) / file, figure.png)
+        write_atomic(report.folder / "runs.csv", tables.runs_csv(report).encode())
+        text = markdown(report, all_tables, drawn, joints, findings, output_dir)
+        write_atomic(report.folder / "report.md", text.encode())
+        write_json(report.folder / "summary.json", summary(report, findings))
+        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+    except OSError as e:
+        raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
+    return report.folder / "report.md"
+
+
+def _read(name: str, output_dir: str | Path) -> Report | None:
+    """Another report, for the joint figure; None if it cannot be used, which is for its own collection to say."""
+    try:
+        return read(name, output_dir)
+    except ReportError:
+        return None
+
+
+def _joint_name(report: Report, dataset_hash: str, others: Sequence[Report]) -> str:
+    """After the dataset, and its content too where several have the name."""
+    name = report.datasets[dataset_hash]["name"]
+    same = {h for other in others for h, data in other.datasets.items() if data["name"] == name}
+    name = "".join(c if c.isalnum() or c in "-_.," else "_" for c in name)
+    return f"{name}-joint.png" if len(same) == 1 else f"{name}-{dataset_hash[:6]}-joint.png"
+
+
+def _replace(folder: Path, files: dict[str, bytes]) -> None:
+    """Makes a folder hold these files, and none of an earlier report's."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in (".md", ".csv", ".png") and old.name not in files:
+            old.unlink()
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+
+
+# ---------------------------------------------------------------------------------------------- findings
+
+
+def key_findings(report: Report) -> list[str]:
+    """What the numbers say, a sentence or two each, in markdown; the most important first."""
+    if not report.usable:
+        return [f"None of the {len(report.runs)} runs has usable numbers: {_reasons(report.runs)}."]
+    found = [*_trend(report), *_effects(report), *_generation(report), *_failing(report), *_against_theory(report)]
+    if len(report.usable) == 1:
+        found.insert(0, _single(report))
+    return found
+
+
+def _single(report: Report) -> str:
+    run = report.usable[0]
+    return (
+        f"One run: KL {number(run.value('test_kl'))} nats and SSE {number(run.value('test_sse'))} on held-out images."
+    )
+
+
+def _plus_minus(cell: Cell, column: str) -> str:
+    return interval(metric(cell, column)).removesuffix(" (n = 1)")
+
+
+def _trend(report: Report) -> list[str]:
+    """How KL and SSE go along the main setting, on the line of the defaults."""
+    if report.main is None:
+        return []
+    rest, cells = report.lines[0]
+    cells = [cell for cell in cells if cell.usable]
+    if len(cells) < 2:
+        return []
+    if report.is_number(report.main):
+        cells = sorted(cells, key=lambda cell: cell.settings[report.main or ""], reverse=True)
+        first, last = cells[0], cells[-1]
+    else:
+        first, last = (f(cells, key=lambda cell: cell.mean("test_sse")) for f in (max, min))
+    ends = [words(cell.settings[report.main]) for cell in (first, last)]
+    where = f" ({described(rest)})" if rest else ""
+    parts = []
+    for column, name, unit in (("test_kl", "KL", " nats"), ("test_sse", "SSE", "")):
+        word = "rises" if last.mean(column) > first.mean(column) else "falls"
+        a, b = metric(first, column), metric(last, column)
+        if not (a.high < b.low or b.high < a.low):
+            word = "goes"  # the intervals overlap, or one seed gives none
+        parts.append(f"{name} {word} from {_plus_minus(first, column)} to {_plus_minus(last, column)}{unit}")
+    return [f"From {short(report.main)} {ends[0]} to {ends[1]}{where}, held-out {' and '.join(parts)}."]
+
+
+def _effects(report: Report) -> list[str]:
+    """What each other setting changes against its reference, paired by seed."""
+    found = []
+    for key in report.keys:
+        if key == report.main or len(report.values(key)) < 2:
+            continue
+        reference = tables.reference_value(report, key)
+        parts = []
+        for value in [v for v in report.values(key) if words(v) != words(reference)][:6]:
+            kl, sse = (tables.effect(report, key, reference, value, c) for c in ("test_kl", "test_sse"))
+            if kl.n < 2:
+                continue
+            parts.append(f"{words(value)}: KL {_change(kl)}, SSE {_change(sse)}")
+        if parts:
+            found.append(
+                f"Against {short(key)} {words(reference)}, averaged over the other settings: {'; '.join(parts)}."
+            )
+        else:
+            found.append(f"With fewer than two seeds in common, nothing is said about differences by {short(key)}.")
+    return found
+
+
+def _change(difference: Interval) -> str:
+    if not difference.excludes_zero:
+        return f"no difference beyond the interval ({_signed(difference)})"
+    return f"{'higher' if difference.mean > 0 else 'lower'} ({_signed(difference)})"
+
+
+def _signed(difference: Interval) -> str:
+    text = interval(difference)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _generation(report: Report) -> list[str]:
+    cells = [cell for cell in report.cells if cell.values("sample_accuracy")]
+    if len(cells) < 2:
+        return []
+    best, worst = (f(cells, key=lambda cell: cell.mean("sample_accuracy")) for f in (max, min))
+    return [
+        "Samples are of the class asked for most often at "
+        f"{described(best.settings)} ({_plus_minus(best, 'sample_accuracy')} of them), "
+        f"least often at {described(worst.settings)} ({_plus_minus(worst, 'sample_accuracy')})."
+    ]
+
+
+def _failing(report: Report) -> list[str]:
+    found = []
+    holes = [run for run in report.runs if not run.usable]
+    total = tables.Rate(len(holes), len(report.runs))
+    if holes:
+        where = _where(report, lambda run: not run.usable)
+        found.append(f"Without usable numbers are {rate(total)} of the runs: {where}. They are left out of every mean.")
+    for test, what in (
+        (tables.collapsed, "Posterior collapse, no latent dimension active"),
+        (tables.dead, "No better than a decoder without latents (class means, or the mean image)"),
+    ):
+        if n := sum(map(test, report.usable)):
+            where = _where(report, test)
+            found.append(f"{what}: {rate(tables.Rate(n, len(report.usable)))} of the runs, {where}.")
+    if not found:
+        found.append(f"All {len(report.runs)} runs have usable numbers, and none has collapsed.")
+    return found
+
+
+def _where(report: Report, test: Callable[[Run], bool]) -> str:
+    """The cells with runs of that kind, those with the most first."""
+    counts = [(sum(map(test, cell.runs)), cell) for cell in report.cells]
+    hit = sorted((pair for pair in counts if pair[0]), key=lambda pair: -pair[0])
+    parts = [f"{n} of {len(cell.runs)} at {described(cell.settings) or 'the one setting'}" for n, cell in hit[:4]]
+    return ", ".join(parts) + (f", and {len(hit) - 4} settings more" if len(hit) > 4 else "")
+
+
+def _against_theory(report: Report) -> list[str]:
+    """Cells that have not learned what PCA knows: more training error than the closed form at equal KL."""
+    worse = []
+    for cell in report.cells:
+        run = cell.first
+        if run is None:
+            continue
+        kl, sse = cell.mean("train_kl"), metric(cell, "train_sse")
+        placement = str((run.result or {}).get("label_placement.kind"))
+        bound = tables.closed_form_sse(report.datasets[run.dataset_hash], placement, int(run.value("z_dim")), kl)
+        if (sse.low if sse.n > 1 else sse.mean) > bound:
+            worse.append((sse.mean / bound - 1, cell))
+    n = len([cell for cell in report.cells if cell.usable])
+    if not worse:
+        return ["At equal KL no setting has more training error than the linear closed form."]
+    share, cell = max(worse, key=lambda pair: pair[0])
+    where = (
+        f", the most at {described(cell.settings)}, by {100 * share:.0f} %"
+        if cell.settings
+        else f", by {100 * share:.0f} %"
+    )
+    return [
+        f"At equal KL {len(worse)} of {n} settings have more training error than the linear closed form{where}: "
+        "they have not learned what PCA knows, and longer or better training would gain."
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- report.md
+
+
+def markdown(
+    report: Report,
+    all_tables: dict[str, tables.Table],
+    drawn: dict[str, figures.Drawn],
+    joints: dict[str, figures.Drawn],
+    findings: Sequence[str],
+    output_dir: str | Path,
+) -> str:
+    study = report.manifest["study"]
+    parts = [f"# {escape(title(report))}"]
+    if study.get("question"):
+        parts.append(f"*{escape(study['question'])}*")
+    parts += [_data(report), f"**Key findings.** {' '.join(map(escape, findings))}"]
+    parts += _what_was_run(report)
+    parts += _convention(report)
+    for slug, table in all_tables.items():
+        parts += [f"## {escape(table.title)}", table.markdown().rstrip()]
+        if table.note:
+            parts.append(escape(table.note))
+        parts += TABLE_NOTES.get(slug, lambda r: [])(report)
+    parts.append("## Figures")
+    if not drawn:
+        parts.append("No run has numbers or pictures to draw.")
+    for file, figure in drawn.items():
+        parts += [f"![{file.removesuffix('.png')}](figures/{file})", escape(figure.caption)]
+    for file, figure in joints.items():
+        parts += [f"![all runs on these data](../{quote(file)})", escape(figure.caption)]
+    parts += _provenance(report)
+    parts += _again(report, output_dir)
+    return "\n\n".join(parts) + "\n"
+
+
+def title(report: Report) -> str:
+    study = report.manifest["study"]
+    return str(study.get("title") or study.get("name") or report.name)
+
+
+def _data(report: Report) -> str:
+    lines = []
+    for data in report.datasets.values():
+        c, h, w = data["image_shape"]
+        lines.append(
+            f"**Data.** {escape(data['name'])} ({escape(data['source'])}): {data['n_train']:,} training and "
+            f"{data['n_test']:,} held-out images, {h}×{w}×{c}, so D = {c * h * w:,}; {data['n_classes']} classes."
+        )
+    return "\n\n".join(lines)
+
+
+def _what_was_run(report: Report) -> list[str]:
+    lines = [
+        f"- swept: {escape(short(key))} = {escape('; '.join(words(v) for v in report.values(key)))}"
+        for key in report.keys
+    ]
+    seeds = sorted({run.seed for run in report.runs if run.seed is not None})
+    lines.append(f"- seeds: {_ranges(seeds)} ({len(seeds)} a setting)" if seeds else "- seeds: not known")
+    groups: dict[str, list[str]] = {}
+    for key, value in report.manifest["fixed"].items():
+        group, _, rest = key.rpartition(".")
+        if key not in ("training_version", "seed"):
+            groups.setdefault(group, []).append(words(value) if rest == "kind" else f"{rest} {words(value)}")
+    lines += [f"- {escape(group)}: {escape(', '.join(values))}" for group, values in groups.items()]
+    n = f"{len(report.usable)} of {len(report.runs)}"
+    return ["## What was run", f"{n} runs have numbers; {len(report.cells)} settings.", "\n".join(lines)]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _convention(report: Report) -> list[str]:
+    lines = [
+        f"- `{kind}`: loss per image = {escape(FORMULAS[kind])}; effective x_var = {EFFECTIVE[kind]}. "
+        f"{STUDY_COLUMN_TEXTS[kind]}"
+        for kind in report.objectives
+    ]
+    return [
+        "## Loss convention",
+        "\n".join(lines),
+        "R-loss is the squared error SSE = ‖x − x̂‖², z sampled, summed over the D pixels of an image; KLD is "
+        "KL(q(z\\|x, y) ‖ N(0, I)), summed over the k latent dimensions, in nats. Both are means over images, pixels in "
+        "[0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is a "
+        "linear VAE (probabilistic PCA; Lucas et al. 2019) at that variance on the training images.",
+    ]
+
+
+def _headline_notes(report: Report) -> list[str]:
+    notes = [
+        "Mean ± 95 % interval over seeds (Student's t); n counts the runs with numbers, and n = 1 gives no interval. "
+        "Intervals are each for themselves, not corrected for the number of comparisons."
+    ]
+    placements = {run.result["label_placement.kind"] for run in report.usable if run.result}
+    if "decoder" in placements:
+        notes.append(
+            "For label_placement decoder the closed form is given as the pair within-class–unconditional: it lies between them "
+            "in the rate-distortion plane, and need not in KL or SSE alone."
+        )
+    rows = report.manifest["study"]["published"]
+    if rows:
+        source = report.manifest["study"].get("source") or "the study"
+        figures_there = any(set(tables.split_published(row)[1]) - {"note"} for row in rows)
+        if figures_there:
+            notes.append(
+                f"Published figures are quoted from {escape(source)}; they are of the study's own data and network. "
+                "What it says beside them is in our words."
+            )
+        else:
+            notes.append(f"What the study says is in our words, after {escape(source)}.")
+        missing = [
+            settings
+            for settings, _ in map(tables.split_published, rows)
+            if not any(
+                all(tables.same(report.setting(cell, k), v) for k, v in settings.items()) for cell in report.cells
+            )
+        ]
+        if missing:
+            notes.append(f"Without a setting here: the study's {escape('; '.join(map(described, missing)))}.")
+    return notes
+
+
+def _failure_notes(report: Report) -> list[str]:
+    notes = [
+        "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite), failed "
+        "(an error), missing (not finished) or unreadable. No active unit: no latent dimension whose mean varies by more "
+        "than 0.01 over the held-out images. No better than baseline: held-out SSE at or above that of the class means, or of "
+        "the mean image where the decoder is not given the label."
+    ]
+    holes = [run for run in report.runs if not run.usable]
+    if holes:
+        notes.append("\n".join(f"- `{run.name}`: {run.status}, {escape(run.reason)}" for run in holes))
+    return notes
+
+
+def _generation_notes(report: Report) -> list[str]:
+    return [
+        "Judged by a frozen classifier of the dataset (vae/judge.py). FFD is the Frechet distance in its features, no "
+        "Inception FID; the value for real images is the floor. Density and coverage: Naeem et al. 2020. Sharpness: "
+        "variance of the Laplacian; below the real images' is blurred, above is noise."
+    ]
+
+
+TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {
+    "headline": _headline_notes,
+    "failures": _failure_notes,
+    "generation": _generation_notes,
+}
+
+
+def _provenance(report: Report) -> list[str]:
+    manifest = report.manifest
+    commit = manifest.get("git_commit") or "no git checkout"
+    dirty = ", with uncommitted changes" if manifest.get("git_dirty") else ""
+    lines = [
+        f"- started by: `{manifest['command']}`",
+        f"- code: {commit}{dirty}",
+        f"- versions: {', '.join(f'{k} {v}' for k, v in manifest['versions'].items())}",
+    ]
+    known = [run.provenance for run in report.runs if run.provenance]
+    for key in ("device", "device_name", "threads"):
+        if values := _distinct(known, key):
+            lines.append(f"- {key.replace('_', ' ')}: {', '.join(values)}")
+    times = [(p["started"], p["finished"]) for p in known if "started" in p and "finished" in p]
+    if times:
+        seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
+        lines.append(
+            f"- trained: {min(t[0] for t in times)} to {max(t[1] for t in times)}, {_duration(seconds)} of training in all"
+        )
+    warnings = [
+        f"> **Warning:** the runs differ in {key.replace('_', ' ')}: {escape('; '.join(_distinct(known, key)))}."
+        for key in SHARED
+        if len(_distinct(known, key)) > 1
+    ]
+    without = [run for run in report.usable if not run.provenance]
+    if without:
+        warnings.append(f"> **Warning:** {len(without)} runs have no readable provenance.json.")
+    parts = ["## Runs and provenance", "\n".join(lines)]
+    if warnings:
+        parts.append("\n>\n".join(warnings))
+    parts.append(
+        "Every run with its settings and all numbers: [runs.csv](runs.csv). Tables with full precision: [tables/](tables)."
+    )
+    return parts
+
+
+def _distinct(known: Iterable[dict[str, Any]], key: str) -> list[str]:
+    """The values of a key, those of most runs first, with the number of runs where there are several."""
+    counts = Counter(json.dumps(p[key], sort_keys=True) for p in known if key in p)
+    values = [(json.loads(text), n) for text, n in counts.most_common()]
+    if key == "versions" and len(values) > 1:  # only what differs
+        names = {k for v, _ in values for k in v if any(w.get(k) != v[k] for w, _ in values)}
+        values = [({k: v[k] for k in v if k in names}, n) for v, n in values]
+    if isinstance(values[0][0] if values else None, dict):
+        values = [(", ".join(f"{k} {w}" for k, w in v.items()), n) for v, n in values]
+    return [f"{v} ({n} runs)" if len(values) > 1 else str(v) for v, n in values]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _again(report: Report, output_dir: str | Path) -> list[str]:
+    where = "" if str(output_dir) == "outputs" else f" --output-dir {output_dir}"
+    return [
+        "## How to make it again",
+        f"```sh\n{report.manifest['command']}\n# the report alone, from the runs that are there\n"
+        f"python -m experiments.collect '{report.name}'{where}\n```",
+        "Runs that are finished are not trained again.",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- index
+
+
+def summary(report: Report, findings: Sequence[str]) -> dict[str, Any]:
+    """What the index says of a report."""
+    times = [run.provenance["finished"] for run in report.runs if "finished" in run.provenance]
+    return {
+        "title": title(report),
+        "data": ", ".join(sorted({data["name"] for data in report.datasets.values()})),
+        "n_runs": len(report.runs),
+        "n_usable": len(report.usable),
+        "date": max(times)[:10] if times else "",
+        "finding": findings[0],
+    }
+
+
+def index(output_dir: str | Path) -> str:
+    """The list of all reports that were made."""
+    rows = []
+    for name in reports(output_dir):
+        try:
+            row = json.loads((reports_dir(output_dir) / name / "summary.json").read_text())
+            link = f"[{escape(row['title'])}]({quote(name)}/report.md)"
+            n = f"{row['n_usable']}" if row["n_usable"] == row["n_runs"] else f"{row['n_usable']} of {row['n_runs']}"
+            rows.append(
+                f"| {link} | `{name}` | {escape(row['data'])} | {n} | {row['date']} | {escape(row['finding'])} |"
+            )
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # its sweep is still running, or it was never collected
+    head = "| report | folder | data | runs | date | finding |\n| --- | --- | --- | ---: | --- | --- |\n"
+    pictures = sorted(path.name for path in reports_dir(output_dir).glob("*-joint.png"))
+    shown = "".join(f"\n![{escape(name)}]({quote(name)})\n" for name in pictures)
+    return (
+        f"# Reports\n\n{head}"
+        + "".join(f"{row}\n" for row in rows)
+        + (f"\n## All runs by dataset\n{shown}" if shown else "")
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description="Makes a sweep's report.")
+    parser.add_argument("experiment", help="name of the folder in outputs/reports")
+    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/ (outputs)")
+    arguments = parser.parse_args(argv)
+    try:
+        print(collect(arguments.experiment, arguments.output_dir))
+    except ReportError as e:
+        print(f"collect: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())

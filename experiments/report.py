@@ -1,15 +1,22 @@
 """Which runs a report is made from, and when it is made.
 
 A sweep writes its manifest, outputs/reports/<report>/sweep.json, before it trains: the very runs, their swept settings,
-the data's facts and the command. The collector makes the report from these runs alone.
+the data's facts and the command. The collector makes the report from these runs alone. Reading them needs no torch, so
+that a report is made in seconds.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import json
+import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +27,7 @@ from experiments.store import RunFolder, runs_dir, write_json
 from vae import config as vae_config
 
 MANIFEST_VERSION = 1
+RESULT_VERSION = 1  # schema_version of the result.json that is understood, experiments.result.SCHEMA_VERSION
 LONGEST_NAME = 100
 
 
@@ -60,13 +68,20 @@ def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConf
 
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-    rows, datasets = {}, {}
+    affects = {key: meta["affects_result"] for key, _, meta, _ in vae_config.settings(runs[0].config)}
+    swept = [key.lstrip("+") for key in swept]
+    swept = [key for key in swept if affects.get(key, affects.get(f"{key}.kind", True)) or key == "dataset"]
+    identities = {id(run): vae_config.identity(run.config) for run in runs}
+    rows, datasets = [], {}
     for run in runs:
-        values = {key: value for key, value, _, _ in vae_config.settings(run.config)}
-        settings = {key: values.get(key, values.get(f"{key}.kind")) for key in swept}
+        # A setting without a part in this run (label_repeat where no network is given the label) is null.
+        used = identities[id(run)]
+        settings = {key: used.get(key, used.get(f"{key}.kind")) for key in swept}
         if "dataset" in settings:
             settings["dataset"] = run.data.name
-        rows[run.folder.name] = {"run": run.folder.name, "settings": settings, "dataset_hash": run.data.content_hash}
+        row = {"run": run.folder.name, "settings": settings, "dataset_hash": run.data.content_hash}
+        if row not in rows:
+            rows.append(row)
         datasets[run.data.content_hash] = {
             "name": run.data.name,
             "source": run.data.source,
@@ -76,10 +91,12 @@ def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConf
             "n_classes": run.data.n_classes,
             **facts_json(run.facts),
         }
+    first, *others = identities.values()
     fixed = {
         key: value
-        for key, value, meta, _ in vae_config.settings(runs[0].config)
-        if meta["affects_result"] and value is not None and not any(key == s or key == f"{s}.kind" for s in swept)
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+        and not any(key in (s, f"{s}.kind") for s in swept)
     }
     return {
         "manifest_version": MANIFEST_VERSION,
@@ -91,7 +108,7 @@ def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConf
         "swept": list(swept),
         "fixed": fixed,
         "datasets": datasets,
-        "runs": list(rows.values()),
+        "runs": rows,
     }
 
 
@@ -126,3 +143,242 @@ def check_complete(content: dict[str, Any], output_dir: str | Path) -> None:
             f"{len(bad)} of {n} runs have no usable result, the first {bad[0]}; {path} lists them, "
             "and the same command tries again those that can be"
         )
+
+
+class ReportError(ValueError):
+    """A report that cannot be made; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a report, read from its folder.
+
+    Attributes:
+        name: of its folder.
+        settings: the swept settings, the seed among them, by dotted name; null where one has no part in this run.
+        result: the content of result.json, or None: then `status` is failed, missing or unreadable.
+        status: that of result.json, or why there is none.
+        reason: why the numbers cannot be used, in words; empty where they can.
+    """
+
+    name: str
+    path: Path
+    settings: dict[str, Any]
+    dataset_hash: str
+    result: dict[str, Any] | None
+    status: str
+    reason: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether the run has its final numbers."""
+        return not self.reason
+
+    @property
+    def seed(self) -> int | None:
+        return self.settings.get("seed", (self.result or {}).get("seed"))
+
+    def value(self, column: str) -> float:
+        """A number of result.json, NaN where there is none."""
+        value = (self.result or {}).get(column)
+        return float(value) if isinstance(value, int | float) else math.nan
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """The content of provenance.json, empty where it cannot be read."""
+        try:
+            content = json.loads((self.path / "provenance.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that differ in the seed only.
+
+    Attributes:
+        settings: their swept settings but the seed.
+        runs: all of them, by seed, holes included.
+    """
+
+    settings: dict[str, Any]
+    runs: list[Run]
+
+    @property
+    def usable(self) -> list[Run]:
+        return [run for run in self.runs if run.usable]
+
+    @property
+    def first(self) -> Run | None:
+        """The usable run of the lowest seed."""
+        return next(iter(self.usable), None)
+
+    def values(self, column: str) -> list[float]:
+        """The finite values of a column, a run each."""
+        return [v for run in self.usable if math.isfinite(v := run.value(column))]
+
+    def mean(self, column: str) -> float:
+        values = self.values(column)
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Report:
+    """A manifest with its runs.
+
+    Attributes:
+        folder: of the report.
+        manifest: the content of sweep.json.
+        keys: the swept settings but the seed, by dotted name.
+    """
+
+    name: str
+    folder: Path
+    manifest: dict[str, Any]
+    keys: list[str]
+    runs: list[Run]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """In the order in which the sweep names the values of its settings."""
+        groups: dict[str, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(json.dumps([run.settings.get(k) for k in self.keys]), []).append(run)
+        ranks = [{v: i for i, v in enumerate(_texts(self.values(k)))} for k in self.keys]
+        ordered = sorted(groups, key=lambda text: [r[_text(v)] for r, v in zip(ranks, json.loads(text), strict=True)])
+        return [
+            Cell({k: runs[0].settings.get(k) for k in self.keys}, sorted(runs, key=lambda r: r.seed or 0))
+            for runs in (groups[text] for text in ordered)
+        ]
+
+    def values(self, key: str) -> list[Any]:
+        """The values of a swept setting in the order of the manifest."""
+        return list({_text(v): v for v in (run.settings.get(key) for run in self.runs)}.values())
+
+    def is_number(self, key: str) -> bool:
+        """Whether a swept setting can be put on an axis."""
+        return all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values(key))
+
+    @cached_property
+    def main(self) -> str | None:
+        """The setting on the x axis: the numeric one of most values, else the one of most values."""
+        several = [key for key in self.keys if len(self.values(key)) > 1]
+        return max(several, key=lambda key: (self.is_number(key), len(self.values(key))), default=None)
+
+    @cached_property
+    def lines(self) -> list[tuple[dict[str, Any], list[Cell]]]:
+        """The cells along the main setting, for each combination of the other settings."""
+        groups: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
+        for cell in self.cells:
+            rest = {k: v for k, v in cell.settings.items() if k != self.main and len(self.values(k)) > 1}
+            groups.setdefault(_text(rest), (rest, []))[1].append(cell)
+        return list(groups.values())
+
+    @property
+    def usable(self) -> list[Run]:
+        return [run for run in self.runs if run.usable]
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Facts of the data by content hash."""
+        return self.manifest["datasets"]
+
+    def setting(self, cell: Cell, key: str) -> Any:
+        """A setting of a cell, swept or fixed; None where it has none. `label_placement` means its kind."""
+        both = {**self.manifest["fixed"], **cell.settings}
+        return next((both[k] for k in (key, f"{key}.kind", key.removesuffix(".kind")) if k in both), None)
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives of the runs."""
+        found = {self.setting(cell, "objective") for cell in self.cells}
+        return [kind for kind in ("elbo", "per_dim") if kind in found]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [_text(v) for v in values]
+
+
+def reports(output_dir: str | Path) -> list[str]:
+    """The names of the reports that have a manifest."""
+    return sorted(path.parent.name for path in reports_dir(output_dir).glob("*/sweep.json"))
+
+
+def read(name: str, output_dir: str | Path) -> Report:
+    """A report's manifest and its runs; whatever else lies in the folder of the runs is left alone.
+
+    Raises:
+        ReportError: if there is no such report or its manifest cannot be used.
+    """
+    folder = reports_dir(output_dir) / name
+    known = reports(output_dir)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        there = f"it has {', '.join(known)}" if known else "it has none, a sweep makes one: python run.py -m sweep"
+        raise ReportError(f"{name}: no such report in {reports_dir(output_dir)}{hint}; {there}")
+    path = folder / "sweep.json"
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["manifest_version"]
+        if version != MANIFEST_VERSION:
+            raise ReportError(
+                f"{path}: of manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
+            )
+        several = len(manifest["datasets"]) > 1 and "dataset" not in manifest["swept"]
+        swept = [*manifest["swept"], *(["dataset"] if several else [])]
+        names = Counter(data["name"] for data in manifest["datasets"].values())
+        runs = []
+        for row in manifest["runs"]:
+            settings = {key: row["settings"].get(key) for key in swept}
+            data = manifest["datasets"][row["dataset_hash"]]["name"]
+            if "dataset" in swept:
+                settings["dataset"] = data if names[data] == 1 else f"{data} {row['dataset_hash'][:6]}"
+            runs.append(_read_run(runs_dir(output_dir) / row["run"], settings, row["dataset_hash"]))
+        _check(manifest, {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+        if isinstance(e, ReportError):
+            raise
+        raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
+    if not runs:
+        raise ReportError(f"{path}: names no runs; run the sweep again")
+    return Report(name, folder, manifest, [key for key in swept if key != "seed"], runs)
+
+
+def _check(manifest: dict[str, Any], types: dict[str, type]) -> None:
+    for key, kind in types.items():
+        if not isinstance(manifest[key], kind):
+            raise TypeError(f"{key} is no {kind.__name__}")
+
+
+def _read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
+    def run(result: dict[str, Any] | None, status: str, reason: str) -> Run:
+        return Run(path.name, path, settings, dataset_hash, result, status, reason)
+
+    try:
+        result = json.loads((path / "result.json").read_text())
+    except FileNotFoundError:
+        try:
+            failure = RunFolder(path).failure()
+        except (OSError, ValueError):
+            failure = None
+        if failure is not None:
+            return run(None, "failed", str(failure.get("reason") or "no reason given"))
+        return run(None, "missing", "not finished")
+    except (OSError, ValueError) as e:
+        return run(None, "unreadable", f"result.json cannot be read ({type(e).__name__})")
+    version = result.get("schema_version") if isinstance(result, dict) else None
+    if version != RESULT_VERSION:
+        return run(None, "unreadable", f"result.json has schema_version {version}, this program reads {RESULT_VERSION}")
+    status = str(result.get("status"))
+    if status == "diverged":
+        return run(result, status, f"diverged in epoch {result.get('diverged_epoch')}")
+    numbers = [result.get("test_sse"), result.get("test_kl")]
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+        return run(result, status, "held-out SSE or KL is not a number")
+    return run(result, status, "")

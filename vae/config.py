@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-
 # Part of every run's identity: raise it whenever a change makes the same settings give other numbers
 # (tests/test_train.py holds a short seeded run against its recorded losses).
 TRAINING_VERSION = 1

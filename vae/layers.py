@@ -52,8 +52,9 @@ def initial_bias(n: int, fan_in: int, init: str, generators: Sequence[torch.Gene
 class Linear(nn.Module):
     """K independent linear layers.
 
-    Measured on two CPU cores, one baddbmm for the K runs is as fast at K = 1 as torch.nn.Linear, and bit-equal for a
-    run whatever its neighbours (tests/test_layers.py).
+    Measured on two CPU cores, one baddbmm for the K runs is as fast at K = 1 as torch.nn.Linear. A run's output is
+    bit-equal whatever its neighbours (tests/test_layers.py), but for batches of 5 to 7 and 9 to 11 images: there MKL
+    takes another route for K = 1 than for K > 1, and the outputs differ in the last bit.
     """
 
     def __init__(self, n_in: int, n_out: int, init: str, generators: Sequence[torch.Generator]) -> None:

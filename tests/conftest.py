@@ -1,0 +1,63 @@
+"""Data small enough that a test trains on it in a blink."""
+
+import hashlib
+
+import pytest
+import torch
+
+from vae.config import Config
+from vae.data import ImageData
+
+torch.set_num_threads(2)
+
+
+def make_data(
+    n_train: int = 300,
+    n_test: int = 60,
+    image_shape: tuple[int, int, int] = (1, 8, 8),
+    n_classes: int = 3,
+    seed: int = 0,
+    name: str = "toy",
+) -> ImageData:
+    """Images with a structure that depends on the class and on a few latent directions."""
+    gen = torch.Generator().manual_seed(seed)
+    d = image_shape[0] * image_shape[1] * image_shape[2]
+    n = n_train + n_test
+    y = torch.arange(n) % n_classes
+    class_means = torch.rand(n_classes, d, generator=gen)
+    directions = torch.randn(6, d, generator=gen) * torch.linspace(0.12, 0.02, 6)[:, None]
+    x = class_means[y] * 0.5 + 0.25 + torch.randn(n, 6, generator=gen) @ directions
+    x = x + 0.01 * torch.randn(n, d, generator=gen)
+    images = (x.clamp(0, 1) * 255).round().to(torch.uint8).reshape(n, *image_shape)
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    return ImageData(
+        name=name,
+        source="made up",
+        train_x=images[:n_train],
+        train_y=y[:n_train],
+        test_x=images[n_train:],
+        test_y=y[n_train:],
+        classes=tuple(f"c{i}" for i in range(n_classes)),
+        content_hash=digest,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy() -> ImageData:
+    return make_data()
+
+
+def tiny_config(**changes: object) -> Config:
+    """A config for toy data; changes by dotted name with __ for the dot."""
+    config = Config()
+    config.model.hidden = [16]
+    config.z_dim.value = 4
+    config.trainer.epochs = 2
+    config.trainer.batch_size = 64
+    for name, value in changes.items():
+        group, _, field = name.partition("__")
+        if field:
+            setattr(getattr(config, group), field, value)
+        else:
+            setattr(config, group, value)
+    return config
