@@ -8,6 +8,7 @@ from experiments import cli
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def train(cfg: DictConfig) -> dict:
+    cli.check(cfg)
     from experiments.job import train_job  # imports torch, which --help and a bad setting need not wait for
 
     return train_job(cfg)

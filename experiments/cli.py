@@ -12,21 +12,24 @@ import os
 import re
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from vae import config as vae_config
 from vae.config import Config, ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 VALUE_GROUPS = ("z_dim", "beta", "x_var", "label_repeat")  # groups whose main field is `value`
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|nan|inf)", re.IGNORECASE)
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
@@ -42,18 +45,36 @@ class SweepFailed(Exception):
     """Some runs of a sweep have no result; the message is one line."""
 
 
+def groups() -> list[str]:
+    """The config groups, by their folders; Hydra's own are left out."""
+    return sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
+
+
 def options(group: str) -> list[str]:
     """The options of a config group, by their files."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
-def groups() -> list[str]:
-    return sorted(p.name for p in CONF.iterdir() if p.is_dir())
+def summary(group: str, option: str) -> str:
+    """The first comment of an option's file."""
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    return next((line[1:].strip() for line in lines if re.match(r"#(?! *@)", line)), "")
+
+
+def help_table(*names: str) -> str:
+    """The options of some groups with a line each, for conf/hydra/help/study.yaml; a `$` is one for string.Template."""
+    docs = {key: meta["doc"] for key, _, meta, _ in vae_config.settings(Config())}
+    lines = []
+    for group in names:
+        lines += [f"{group}: {docs[f'{group}.kind']}"] if f"{group}.kind" in docs else []
+        lines += [f"  {option:14} {summary(group, option)}" for option in options(group)]
+    return "\n".join(lines).replace("$", "$$")
 
 
 def register_schema() -> None:
-    """Gives Hydra the typed schema that conf/config.yaml starts from."""
+    """Gives Hydra the typed schema that conf/config.yaml starts from, and the tables of its help."""
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("help_table", help_table, replace=True)
 
 
 def typed(cfg: DictConfig) -> Config:
@@ -61,12 +82,104 @@ def typed(cfg: DictConfig) -> Config:
 
     Raises:
         ConfigError: for a setting that cannot be used.
+        OmegaConfBaseException: for one that does not exist or is of another type.
     """
-    own = {key: value for key, value in cfg.items() if key != "hydra"}
+    own = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
     assert isinstance(config, Config)
     vae_config.validate(config)
+    exists = next(p for p in (Path(config.output_dir).absolute(), *Path(config.output_dir).absolute().parents) if p.exists())
+    if not (exists.is_dir() and os.access(exists, os.W_OK)):
+        raise ConfigError(f"output_dir={config.output_dir}: {exists} is no folder to write to; allowed: a folder of yours")
     return config
+
+
+def check(cfg: DictConfig) -> None:
+    """Leaves the program if a setting cannot be used: for a single run, before torch is imported."""
+    try:
+        typed(cfg)
+    except (ConfigError, OmegaConfBaseException) as e:
+        raise Stop(_line_and_status(e, sys.argv[1:])[0], USAGE) from e
+
+
+# --- Before Hydra: the short forms.
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def rewrite_override(text: str) -> list[str]:
+    """One argument with its short form written out.
+
+    Raises:
+        ConfigError: for what Hydra would take in silence or refuse without saying why.
+        OverrideParseException: for what cannot be read.
+    """
+    if re.fullmatch(r"[\w-]+", text):
+        return [f"experiment={text}"]
+    key, _, value = text.partition("=")
+    if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
+        folders = [folder.replace("'", r"\'") for folder in value.split(",")]
+        return ["dataset=image_folder", "dataset.root=" + ",".join(f"'{folder}'" for folder in folders)]
+    if key.lstrip("+") in groups():
+        parsed = OverridesParser.create().parse_overrides([text])[0].value()
+        if isinstance(parsed, ChoiceSweep):
+            values = list(parsed.list)
+        else:
+            values = [parsed.start if isinstance(parsed, RangeSweep | IntervalSweep) else parsed]
+        if key == "experiment" and len(values) > 1:
+            raise ConfigError(f"{text}: several experiments; allowed: one of {', '.join(options(key))}")
+        numbers = [_is_number(v) for v in values]
+        if key in VALUE_GROUPS and any(numbers):
+            if all(numbers):
+                return [f"{key}.value={value}"]
+            raise ConfigError(f"{text}: words and numbers mixed; allowed: numbers, or {', '.join(options(key))}")
+        if any(_is_number(v) or v is None or v == "" for v in values):
+            raise ConfigError(f"{text}: not an option; allowed: {_allowed_options(key)}")
+    return [text]
+
+
+def rewrite(argv: Sequence[str]) -> list[str]:
+    """The command line with the short forms written out, flags first.
+
+    Raises:
+        ConfigError: for an unknown flag, a setting given twice, and what rewrite_override refuses.
+        OverrideParseException: for what cannot be read.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse
+    args = parser.parse_intermixed_args(list(argv))
+    flags = [arg for arg in argv if arg not in args.overrides]
+    if args.shell_completion:
+        return list(argv)
+    overrides = [new for text in args.overrides for new in rewrite_override(text)]
+    keys = Counter(text.partition("=")[0].lstrip("+") for text in overrides)
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if keys[key.lstrip("+")] > 1:
+            raise ConfigError(f"{key}={value}: {key} is given more than once; allowed: once")
+    return flags + overrides
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; allowed: the flags of python run.py --hydra-help")
+
+
+def complete_short_forms() -> None:
+    """Adds what Hydra's tab completion does not know: the experiments as bare words, and the short forms before."""
+    before, space, word = os.environ.get("COMP_LINE", "").rpartition(" ")
+    rewritten = []
+    for text in before.split(" "):
+        try:
+            rewritten += [text] if text.startswith("-") or not rewritten[1:] else rewrite_override(text)
+        except (ConfigError, HydraException):
+            rewritten.append(text)
+    os.environ["COMP_LINE"] = " ".join(rewritten) + space + word
+    print(*options("experiment"), sep="\n")
+
+
+# --- After Hydra: one line for a mistake.
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -74,118 +187,86 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _rewrite_one(override: str) -> str:
-    if "=" not in override:
-        if override in options("experiment"):
-            return f"experiment={override}"
-        if override.startswith(("~", "+")):
-            return override
-        raise ConfigError(
-            f"{override}: no such experiment{_nearest(override, options('experiment'))}; "
-            f"allowed: one of {', '.join(options('experiment'))}, or a setting as name=value"
-        )
-    key, value = override.split("=", 1)
-    if key in VALUE_GROUPS:
-        parts = value.split(",")
-        numbers = [bool(NUMBER.fullmatch(part.strip())) for part in parts]
-        if all(numbers) or re.match(r"(choice|range|interval)\(\s*[-+.\d]", value):
-            return f"{key}.value={value}"
-        if any(numbers):
-            raise ConfigError(
-                f"{override}: words and numbers mixed; allowed: numbers, or one of {', '.join(options(key))}"
-            )
-    if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
-        return f"dataset=image_folder\0dataset.root={os.path.expanduser(value)}"
-    if key in groups():
-        for part in value.split(","):
-            if re.fullmatch(r"[\w.+-]*", part) and part not in options(key):
-                hint = _nearest(part, options(key))
-                more = " or a number" if key in VALUE_GROUPS else ""
-                raise ConfigError(f"{key}={part}: not an option{hint}; allowed: one of {', '.join(options(key))}{more}")
-    return override
-
-
-def rewrite(argv: Sequence[str]) -> list[str]:
-    """The command line with the short forms written out.
-
-    Raises:
-        ConfigError: for a bare word that is no experiment, an option that its group lacks.
-    """
-    overrides = get_args_parser().parse_args(list(argv)).overrides
-    if "--shell-completion" in argv or "-sc" in argv:
-        return list(argv)
-    rewritten = {o: _rewrite_one(o).split("\0") for o in overrides}
-    # Overrides are the arguments that argparse did not take for flags; every other argument stays as it is.
-    return [new for arg in argv for new in rewritten.get(arg, [arg])]
+def _allowed_options(group: str, known: Sequence[str] = ()) -> str:
+    more = {"dataset": ", or a path with a / to a folder of pictures"} | dict.fromkeys(VALUE_GROUPS, ", or a number")
+    return ", ".join(known or options(group)) + more.get(group, "")
 
 
 def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
-    """One line for a mistake in the settings, from what Hydra and OmegaConf say of it."""
+    """One line for a mistake in the settings, from what Hydra and OmegaConf say of it.
+
+    Args:
+        overrides: as given, to name the one at fault where the error does not hold its value.
+    """
+    if isinstance(error, OverrideParseException):
+        reason = error.message.splitlines()[0]
+        return f"{error.override}: cannot be read ({reason}); allowed: name=value, with quotes around special characters"
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        known = error.options or options(group)
+        return f"{group}={option}: not an option{_nearest(option, known)}; allowed: {_allowed_options(group, known)}"
     cause: BaseException | None = error
-    texts = []
-    while cause is not None:
-        texts.append(" ".join(str(cause).split()))
+    while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
-    text = " ".join(texts)
-    known = {name: (meta, value) for name, value, meta, _ in vae_config.settings(Config())}
+    reason = str(cause or error).splitlines()[0]
+    if cause is None or not cause.full_key:
+        if m := re.match(r"Ambiguous value for argument '(.*)'", reason):
+            return f"{m[1]}: several values; allowed: one value, or a sweep with -m"
+        return " ".join(str(error).splitlines()[:2])
+    key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Config())}
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and not key.startswith("hydra."):
+        given = next((o for o in overrides if o.partition("=")[0].lstrip("+").startswith(key)), key)
+        group = key.partition(".")[0] + "."
+        names = [name for name in known if name.startswith(group)] or [*groups(), *(n for n in known if "." not in n)]
+        near = _nearest(key, [*names, *known])
+        return f"{given.lstrip('+')}: no such setting{near}; allowed: {', '.join(names)}"
+    if not isinstance(cause, ValidationError):
+        return f"{key}: {reason}"
+    value = "null" if cause.value is None else cause.value
+    if (meta := known.get(re.sub(r"\[\d+\]$", "", key))) is not None:
+        return f"{key}={value}: wrong type; allowed: {vae_config.allowed(meta)}"
+    return f"{key}={value}: {reason}"
 
-    def given(key: str) -> str:
-        return next((o.lstrip("+~") for o in overrides if o.lstrip("+~").split("=")[0] == key), key)
 
-    if m := re.search(r"Ambiguous value for argument '([^']*)'", text):
-        return f"{m[1]}: several values are a sweep; add -m (--multirun) to run it, or write key=[a,b] for a list"
-    if m := re.search(r"Could not override '([^']*)'|Key '([^']*)' is not in struct|Key '([^']*)' not in", text):
-        full = re.search(r"full_key: (\S+)", text)
-        key = m[1] or (full[1] if full else m[2] or m[3])
-        if key in known and (v := re.search(r"Value '(.*?)' of type", text)):
-            meta, _ = known[key]
-            return f"{key}={v[1]}: wrong type; allowed: {vae_config.allowed(meta)}"
-        names = [*known, *groups()]
-        return f"{given(key)}: no setting {key}{_nearest(key, names)}; allowed: the settings of python run.py --help"
-    if m := re.search(r"Value '(.*?)' of type '\w+' (?:could not be converted to|is not)", text):
-        full = re.search(r"full_key: (\S+)", text)
-        key = full[1] if full else "?"
-        key = re.sub(r"\[\d+\]$", "", key)
-        meta = known[key][0] if key in known else None
-        return f"{key}={m[1]}: wrong type; allowed: {vae_config.allowed(meta) if meta else 'see --help'}"
-    if m := re.search(r"Could not find '(?:[\w/]*/)?(\w+)/([^']*)'", text):
-        return f"{m[1]}={m[2]}: not an option{_nearest(m[2], options(m[1]))}; allowed: {', '.join(options(m[1]))}"
-    if m := re.search(r"Could not override '(\w+)'.*No match in the defaults list", text):
-        return f"{given(m[1])}: no config group {m[1]}{_nearest(m[1], groups())}; allowed: {', '.join(groups())}"
-    full = re.search(r"full_key: (\S+)", text)
-    text = re.sub(r"\s*(full_key|object_type|reference_type): ?\S*", "", text)
-    return f"{full[1]}: {text}" if full else text
+def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[str, int] | None:
+    """What to say of an error and how to leave; None for a defect, which keeps its traceback."""
+    if isinstance(error, Stop):
+        return str(error), error.status
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on from here", INTERRUPTED
+    if isinstance(error, SweepFailed):
+        return str(error), FAILURE
+    if isinstance(error, ConfigError):
+        return str(error), USAGE
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, overrides), USAGE
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    if isinstance(error, ValueError) and f"{os.sep}hydra{os.sep}" in raised_in:  # flags that do not go together
+        return " ".join(str(error).split()), USAGE
+    return None
 
 
 def run(entry: Callable[[], None]) -> None:
     """Runs Hydra's entry point with the short forms written out, and turns every mistake into one line and a status."""
+    argv, full_error = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR")
     register_schema()
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        sys.argv[1:] = rewrite(sys.argv[1:])
+        sys.argv[1:] = rewrite(argv)
+        if "query=" in " ".join(argv) and {"-sc", "--shell-completion"} & set(argv):
+            complete_short_forms()
         # Hydra would print several lines and leave; this makes it raise, and the line is ours.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         entry()
-    except Stop as e:
-        _leave(str(e), e.status, full_error)
-    except ConfigError as e:
-        _leave(str(e), USAGE, full_error)
-    except SweepFailed as e:
-        _leave(str(e), FAILURE, full_error)
-    except (HydraException, OmegaConfBaseException) as e:
-        _leave(explain(e, sys.argv[1:]), USAGE, full_error)
-    except ValueError as e:
-        # Hydra's complaints about flags that do not go together; anything else is a defect and keeps its traceback.
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        if f"{os.sep}hydra{os.sep}" not in last.filename:
+    except (Exception, KeyboardInterrupt, Stop) as error:
+        verdict = _line_and_status(error, sys.argv[1:])
+        if verdict is None:
             raise
-        _leave(" ".join(str(e).split()), USAGE, full_error)
-    except KeyboardInterrupt:
-        _leave("stopped; the same command goes on from here", INTERRUPTED, full_error)
-
-
-def _leave(line: str, status: int, full_error: bool) -> None:
-    if full_error:
-        traceback.print_exc()
-    print(f"run.py: {line}", file=sys.stderr)
-    sys.exit(status)
+        if full_error == "1":
+            traceback.print_exc()
+        print(f"run.py: {verdict[0]}", file=sys.stderr)
+        sys.exit(verdict[1])
+    finally:
+        sys.argv[1:] = argv
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

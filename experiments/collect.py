@@ -109,7 +109,9 @@ def _replace(folder: Path, files: dict[str, bytes]) -> None:
 def key_findings(report: Report) -> list[str]:
     """What the numbers say, a sentence or two each, in markdown; the most important first."""
     if not report.usable:
-        return [f"None of the {len(report.runs)} runs has usable numbers: {_reasons(report.runs)}."]
+        reasons = Counter(run.reason for run in report.runs).most_common(3)
+        listed = "; ".join(f"{reason} ({n})" for reason, n in reasons)
+        return [f"None of the {len(report.runs)} runs has usable numbers: {listed}."]
     found = [*_trend(report), *_effects(report), *_generation(report), *_failing(report), *_against_theory(report)]
     if len(report.usable) == 1:
         found.insert(0, _single(report))
@@ -335,8 +337,8 @@ def _convention(report: Report) -> list[str]:
         "## Loss convention",
         "\n".join(lines),
         "R-loss is the squared error SSE = ‖x − x̂‖², z sampled, summed over the D pixels of an image; KLD is "
-        "KL(q(z\\|x, y) ‖ N(0, I)), summed over the k latent dimensions, in nats. Both are means over images, pixels in "
-        "[0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is a "
+        "KL(q(z\\|x, y) ‖ N(0, I)), summed over the k latent dimensions, in nats. Both are means over images, pixels "
+        "in [0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is a "
         "linear VAE (probabilistic PCA; Lucas et al. 2019) at that variance on the training images.",
     ]
 
@@ -349,8 +351,8 @@ def _headline_notes(report: Report) -> list[str]:
     placements = {run.result["label_placement.kind"] for run in report.usable if run.result}
     if "decoder" in placements:
         notes.append(
-            "For label_placement decoder the closed form is given as the pair within-class–unconditional: it lies between them "
-            "in the rate-distortion plane, and need not in KL or SSE alone."
+            "For label_placement decoder the closed form is given as the pair within-class–unconditional: it lies "
+            "between them in the rate-distortion plane, and need not in KL or SSE alone."
         )
     rows = report.manifest["study"]["published"]
     if rows:
@@ -377,10 +379,10 @@ def _headline_notes(report: Report) -> list[str]:
 
 def _failure_notes(report: Report) -> list[str]:
     notes = [
-        "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite), failed "
-        "(an error), missing (not finished) or unreadable. No active unit: no latent dimension whose mean varies by more "
-        "than 0.01 over the held-out images. No better than baseline: held-out SSE at or above that of the class means, or of "
-        "the mean image where the decoder is not given the label."
+        "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite), "
+        "failed (an error), missing (not finished) or unreadable. No active unit: no latent dimension whose mean has a "
+        "variance over 0.01 across the held-out images. No better than baseline: held-out SSE at or above that of the "
+        "class means, or of the mean image where the decoder is not given the label."
     ]
     holes = [run for run in report.runs if not run.usable]
     if holes:
@@ -419,9 +421,8 @@ def _provenance(report: Report) -> list[str]:
     times = [(p["started"], p["finished"]) for p in known if "started" in p and "finished" in p]
     if times:
         seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
-        lines.append(
-            f"- trained: {min(t[0] for t in times)} to {max(t[1] for t in times)}, {_duration(seconds)} of training in all"
-        )
+        first, last = min(t[0] for t in times), max(t[1] for t in times)
+        lines.append(f"- trained: {first} to {last}, {_duration(seconds)} of training in all")
     warnings = [
         f"> **Warning:** the runs differ in {key.replace('_', ' ')}: {escape('; '.join(_distinct(known, key)))}."
         for key in SHARED
@@ -434,7 +435,8 @@ def _provenance(report: Report) -> list[str]:
     if warnings:
         parts.append("\n>\n".join(warnings))
     parts.append(
-        "Every run with its settings and all numbers: [runs.csv](runs.csv). Tables with full precision: [tables/](tables)."
+        "Every run with its settings and all numbers: [runs.csv](runs.csv). "
+        "Tables with full precision: [tables/](tables)."
     )
     return parts
 

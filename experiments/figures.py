@@ -326,8 +326,8 @@ def rate_distortion(report: Report) -> Drawn | None:
             for cell in cells:
                 if not cell.usable:
                     continue
-                ax.plot(cell.values("test_kl"), cell.values("test_sse"), linestyle="none", marker=MARKERS[i],
-                        color=COLOURS[i], markerfacecolor="none" if i % 2 else COLOURS[i], alpha=0.75, zorder=3)  # fmt: skip
+                ax.plot(cell.values("test_kl"), cell.values("test_sse"), linestyle="none", alpha=0.75, zorder=3,
+                        **_line_style(i))  # fmt: skip
                 text = words(cell.settings[report.main]) if report.main else ""
                 x, y = cell.mean("test_kl"), cell.mean("test_sse")
                 near = any(

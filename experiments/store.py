@@ -23,6 +23,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,7 +167,8 @@ class RunFolder:
             head = len(CHECKPOINT_MAGIC) + 32
             payload = data[head:]
             if data[:head] == CHECKPOINT_MAGIC + hashlib.sha256(payload).digest():
-                return torch.load(io.BytesIO(payload), weights_only=True)
+                with contextlib.suppress(pickle.UnpicklingError, RuntimeError):  # a sound file of something else
+                    return torch.load(io.BytesIO(payload), weights_only=True)
             self.log(f"{name} is damaged and was not used")
         return None
 

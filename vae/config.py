@@ -223,24 +223,29 @@ class Config:
     output_dir: str = setting("outputs", "folder that takes runs/ and reports/", affects_result=False)
 
 
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+TYPES |= {"list[int]": "a list of whole numbers, each"}
+
+
 def allowed(meta: Mapping[str, Any]) -> str:
     """What a setting may be, in words: "a number > 0", "one of a, b"."""
     if meta["choices"]:
         return "one of " + ", ".join(meta["choices"])
     bounds = [
-        f"{sign} {meta[key]:g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
+        f"{sign} {meta[key]:.4g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
     ]
-    return "a number " + " and ".join(bounds) if bounds else "see the README's table of settings"
+    kind = TYPES.get(meta["type"].removesuffix(" | None"), meta["type"])
+    return " ".join([kind, " and ".join(bounds)]).strip()
 
 
 def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any], Any]]:
-    """All settings as (dotted name, value, metadata, the group that it belongs to)."""
+    """All settings as (dotted name, value, metadata and its type, the group that it belongs to)."""
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
             yield from settings(value, f"{f.name}.")
         else:
-            yield prefix + f.name, value, f.metadata, config
+            yield prefix + f.name, value, {**f.metadata, "type": f.type}, config
 
 
 def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
@@ -250,7 +255,7 @@ def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> No
         if value is not None:
             group_name = name.split(".")[0]
             users = " or ".join(f"{group_name}={k}" for k in meta["kinds"])
-            raise ConfigError(f"{name}={value}: only {users} uses it, and this run has {group_name}={kind}")
+            raise ConfigError(f"{name}={value}: {group_name}={kind} does not use it; allowed: with {users} only")
         return
     if value is None:
         if meta["kinds"]:
@@ -271,7 +276,7 @@ def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> No
         if not good:
             raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}")
     if isinstance(value, list) and not value and meta["kinds"]:
-        raise ConfigError(f"{name}=[]: empty; allowed: a list, each {allowed(meta)}")
+        raise ConfigError(f"{name}=[]: empty; allowed: {allowed(meta)}")
 
 
 def validate(config: Config) -> None:
@@ -282,6 +287,12 @@ def validate(config: Config) -> None:
     """
     for name, value, meta, group in settings(config):
         _check_one(name, value, meta, group)
+    if not config.output_dir:
+        raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
+    if config.dataset.kind == "image_folder" and not config.dataset.root:
+        raise ConfigError(
+            "dataset.root=null: must be given; allowed: a folder with train/<class>/* and test/<class>/*"
+        )
     if config.dataset.channels == 2:
         raise ConfigError("dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)")
     if config.beta.epochs is not None and config.beta.epochs > config.trainer.epochs:
