@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -88,9 +89,10 @@ def typed(cfg: DictConfig) -> Config:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
     assert isinstance(config, Config)
     vae_config.validate(config)
-    exists = next(p for p in (Path(config.output_dir).absolute(), *Path(config.output_dir).absolute().parents) if p.exists())
-    if not (exists.is_dir() and os.access(exists, os.W_OK)):
-        raise ConfigError(f"output_dir={config.output_dir}: {exists} is no folder to write to; allowed: a folder of yours")
+    where = Path(config.output_dir).absolute()
+    there = next(folder for folder in (where, *where.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ConfigError(f"output_dir={config.output_dir}: cannot write to {there}; allowed: a folder of yours")
     return config
 
 
@@ -99,7 +101,7 @@ def check(cfg: DictConfig) -> None:
     try:
         typed(cfg)
     except (ConfigError, OmegaConfBaseException) as e:
-        raise Stop(_line_and_status(e, sys.argv[1:])[0], USAGE) from e
+        raise Stop(explain(e, sys.argv[1:]), USAGE) from e
 
 
 # --- Before Hydra: the short forms.
@@ -198,9 +200,13 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     Args:
         overrides: as given, to name the one at fault where the error does not hold its value.
     """
+    if isinstance(error, ConfigError):
+        return str(error)
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
-        return f"{error.override}: cannot be read ({reason}); allowed: name=value, with quotes around special characters"
+        return (
+            f"{error.override}: cannot be read ({reason}); allowed: name=value, with quotes around special characters"
+        )
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         known = error.options or options(group)
@@ -212,10 +218,11 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if cause is None or not cause.full_key:
         if m := re.match(r"Ambiguous value for argument '(.*)'", reason):
             return f"{m[1]}: several values; allowed: one value, or a sweep with -m"
-        return " ".join(str(error).splitlines()[:2])
+        return " ".join(line.strip() for line in str(error).splitlines()[:2])
     key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Config())}
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and not key.startswith("hydra."):
-        given = next((o for o in overrides if o.partition("=")[0].lstrip("+").startswith(key)), key)
+        m = re.search(r"To append to your config use \+(.*)", str(error))
+        given = m[1] if m else next((o for o in overrides if o.partition("=")[0].lstrip("+").startswith(key)), key)
         group = key.partition(".")[0] + "."
         names = [name for name in known if name.startswith(group)] or [*groups(), *(n for n in known if "." not in n)]
         near = _nearest(key, [*names, *known])
@@ -236,9 +243,9 @@ def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[st
         return "stopped; the same command goes on from here", INTERRUPTED
     if isinstance(error, SweepFailed):
         return str(error), FAILURE
-    if isinstance(error, ConfigError):
-        return str(error), USAGE
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split()), USAGE
+    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
         return explain(error, overrides), USAGE
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if isinstance(error, ValueError) and f"{os.sep}hydra{os.sep}" in raised_in:  # flags that do not go together

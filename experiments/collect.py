@@ -338,8 +338,8 @@ def _convention(report: Report) -> list[str]:
         "\n".join(lines),
         "R-loss is the squared error SSE = ‖x − x̂‖², z sampled, summed over the D pixels of an image; KLD is "
         "KL(q(z\\|x, y) ‖ N(0, I)), summed over the k latent dimensions, in nats. Both are means over images, pixels "
-        "in [0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is a "
-        "linear VAE (probabilistic PCA; Lucas et al. 2019) at that variance on the training images.",
+        "in [0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is "
+        "a linear VAE (probabilistic PCA; Lucas et al. 2019) at that variance on the training images.",
     ]
 
 

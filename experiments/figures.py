@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from PIL import Image, ImageDraw, ImageFont
 
 from experiments.report import Cell, Report, Run
 from experiments.tables import baseline, described, metric, short, words
@@ -33,7 +34,7 @@ MAX_BYTES = 300_000
 MAX_CELLS = 12  # on a contact sheet
 MAX_LINES = 8  # in one panel
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.labelsize": 10,
     "axes.titlesize": 10,
@@ -51,7 +52,10 @@ STYLE = {
 }
 COLOURS = ("#1b2a41", "#c8501e", "#2a9d8f", "#8a6fc0", "#b58900", "#56a0d3", "#7a7a7a", "#c97b9b")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-CLOSED_FORM = {"within": ("--", "closed form, within class"), "all": (":", "closed form, unconditional")}
+CLOSED_FORM: dict[str, tuple[Any, str]] = {
+    "within": ("--", "closed form, within class"),
+    "all": (":", "closed form, unconditional"),
+}
 PLACEMENTS = {"both": "o", "decoder": "^", "encoder": "s", "none": "D"}
 QUANTITIES = {"kl": "KL (nats per image)", "sse": "SSE (squared error per image)"}
 
@@ -82,7 +86,7 @@ def all_figures(report: Report) -> dict[str, Drawn]:
 def shrunk(image: Image.Image) -> bytes:
     """A PNG of at most 300 KB: fewer colours, and where they do not suffice fewer pixels."""
     while True:
-        for colours in (256, 128, 64, 32, 16):
+        for colours in (256, 128, 64, 32, 24):
             buffer = io.BytesIO()
             image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
             if buffer.tell() <= MAX_BYTES:
@@ -138,18 +142,9 @@ def _closed_form_legend(found: Iterable[Curve]) -> list[Line2D]:
 # ---------------------------------------------------------------------------------------------- the swept setting
 
 
-def axis_label(key: str) -> str:
-    """A setting with its unit."""
-    units = {name: meta["unit"] for name, _, meta, _ in settings(Config())}
-    unit = units.get(key) or ("variance of a pixel" if key == "x_var.value" else "")
-    return f"{short(key)} ({unit})" if unit else short(key)
-
-
 def line_label(rest: dict[str, Any]) -> str:
-    """The settings of a line; a word explains itself, a number needs its name."""
-    if len(rest) == 1 and isinstance(value := next(iter(rest.values())), str):
-        return value
-    return described(rest)
+    """Settings in short: a word explains itself, a number needs its name."""
+    return ", ".join(v if isinstance(v, str) else described({k: v}) for k, v in rest.items())
 
 
 def _spread(items: Sequence[Any], n: int) -> list[Any]:
@@ -163,67 +158,119 @@ def _left_out(kept: int, of: int, what: str) -> str:
     return f" Shown are {kept} of {of} {what}, evenly chosen." if kept < of else ""
 
 
+def _style(i: int) -> dict[str, Any]:
+    """Marker and colour of the i-th line."""
+    return {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "white" if i % 2 else COLOURS[i]}
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    if handles:
+        columns = len(handles) if len(handles) <= 4 else -(-len(handles) // 2) if len(handles) <= 8 else 4
+        figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+@dataclass(frozen=True)
+class XAxis:
+    """The main setting as an axis: of numbers, or of categories at 0, 1, 2, ...
+
+    Attributes:
+        key: None where nothing but the seed is swept.
+        values: ascending, if numbers.
+    """
+
+    key: str | None
+    values: list[Any]
+    numeric: bool
+
+    @classmethod
+    def of(cls, report: Report) -> XAxis:
+        if report.main is None:
+            return cls(None, [None], False)
+        values, numeric = report.values(report.main), report.is_number(report.main)
+        return cls(report.main, sorted(values) if numeric else values, numeric)
+
+    @property
+    def log(self) -> bool:
+        return self.numeric and self.values[0] > 0 and self.values[-1] / self.values[0] >= 10
+
+    def value(self, cell: Cell) -> Any:
+        return cell.settings[self.key] if self.key else None
+
+    def at(self, cell: Cell) -> float:
+        return float(self.value(cell)) if self.numeric else float(self.values.index(self.value(cell)))
+
+    def aside(self, x: float, steps: float) -> float:
+        """A position some steps beside x, so that bars do not cover each other."""
+        if self.log:
+            return x * (self.values[-1] / self.values[0]) ** (0.012 * steps)
+        if self.numeric:
+            return x + 0.012 * steps * (self.values[-1] - self.values[0])
+        return x + 0.09 * steps
+
+    @property
+    def label(self) -> str:
+        if self.key is None:
+            return ""
+        units = {name: meta["unit"] for name, _, meta, _ in settings(Config())}
+        unit = "variance of a pixel" if self.key == "x_var.value" else units.get(self.key)
+        return f"{short(self.key)} ({unit})" if unit else short(self.key)
+
+    def decorate(self, ax: Axes) -> None:
+        """Scale, label, and ticks at the swept values where there are not too many."""
+        ax.set_xlabel(self.label)
+        if self.log:
+            ax.set_xscale("log")
+        if not self.numeric:
+            labels = [words(v) for v in self.values] if self.key else ["all runs"]
+            long = sum(map(len, labels)) > 40
+            ax.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
+            ax.set_xlim(-0.6, len(labels) - 0.4)
+        elif len(self.values) <= 8:
+            ax.set_xticks(self.values, [words(v) for v in self.values])
+            ax.minorticks_off()
+
+
 def swept(report: Report) -> Drawn | None:
     """KL and SSE on held-out images against the main setting."""
     if not report.usable:
         return None
-    key = report.main
-    numeric = key is not None and report.is_number(key)
-    values = sorted(report.values(key)) if numeric and key else report.values(key) if key else [None]
-    log = numeric and values[0] > 0 and values[-1] / values[0] >= 10
+    axis = XAxis.of(report)
     lines = _spread(report.lines, MAX_LINES)
-    found: set[Curve] = {c for _, cells in lines for cell in cells if cell.first for c in curves(cell.first)}
-
-    def position(cell: Cell, i: int) -> float:
-        """Of the i-th line's marker: a little aside, so that bars do not cover each other."""
-        aside = i - (len(lines) - 1) / 2
-        value = cell.settings[key] if key else None
-        if log:
-            return value * (values[-1] / values[0]) ** (0.012 * aside)
-        if numeric:
-            return value + 0.012 * aside * (values[-1] - values[0])
-        return values.index(value) + 0.6 * aside / max(len(lines), 4)
-
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, layout="constrained")
-        axes = figure.subplots(1, 2)
-        for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
+        figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
+        for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
             heights: list[float] = []
             for i, (_, cells) in enumerate(lines):
-                shown = [cell for cell in cells if cell.usable]
-                shown.sort(key=lambda cell: position(cell, i))
-                points = [metric(cell, f"test_{quantity}") for cell in shown]
-                x = [position(cell, i) for cell in shown]
+                shown = sorted((cell for cell in cells if cell.usable), key=axis.at)
+                x = [axis.aside(axis.at(cell), i - (len(lines) - 1) / 2) for cell in shown]
+                means = [metric(cell, f"test_{quantity}") for cell in shown]
                 seeds = [(a, v) for a, c in zip(x, shown, strict=True) for v in c.values(f"test_{quantity}")]
                 heights += [v for _, v in seeds]
-                ax.plot(*_columns(seeds), ".", color=COLOURS[i], alpha=0.35, markersize=4, zorder=2)
-                half = [p.half if math.isfinite(p.half) else 0.0 for p in points]
                 ax.errorbar(
-                    x, [p.mean for p in points], half, color=COLOURS[i], marker=MARKERS[i], capsize=3, zorder=3,
-                    linestyle="-" if numeric else "none", markerfacecolor="white" if i % 2 else COLOURS[i],
-                )  # fmt: skip
-            heights += _draw_closed_form(report, ax, lines, quantity, numeric, values, key)
+                    x,
+                    [m.mean for m in means],
+                    [m.half if math.isfinite(m.half) else 0.0 for m in means],
+                    linestyle="-" if axis.numeric else "none",
+                    capsize=3,
+                    **_style(i),
+                )
+                ax.plot(*_columns(seeds), ".", color="0.35", alpha=0.55, markersize=3, zorder=4)
+            heights += _draw_closed_form(report, ax, axis, lines, quantity)
             _limits(ax, heights)
             if quantity == "sse":
                 _draw_baselines(ax, report)
-            if log:
-                ax.set_xscale("log")
-            _ticks(ax, values, numeric)
-            ax.set_xlabel(axis_label(key) if key else "")
+            axis.decorate(ax)
             ax.set_ylabel(label)
+        solid = "-" if axis.numeric else "none"
         handles = [
-            Line2D([], [], color=COLOURS[i], marker=MARKERS[i], label=line_label(rest),
-                   markerfacecolor="white" if i % 2 else COLOURS[i], linestyle="-" if numeric else "none")
-            for i, (rest, _) in enumerate(lines) if rest
-        ]  # fmt: skip
-        handles += _closed_form_legend(found)
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(handles), 3 if len(handles) > 5 else 5)
-        )
+            Line2D([], [], linestyle=solid, label=line_label(r), **_style(i)) for i, (r, _) in enumerate(lines) if r
+        ]
+        found = {c for _, cells in lines for cell in cells if cell.first for c in curves(cell.first)}
+        _legend(figure, [*handles, *_closed_form_legend(found)])
         caption = (
             "KL and SSE on held-out images: mean over seeds with its 95 % interval (bars), single runs (dots), and the "
-            "closed form of a linear VAE of the same latent size (dashed: within class, for label_placement both; "
-            "dotted: unconditional, for encoder and none; decoder has no simple form)."
+            "closed form of a linear VAE of the same latent size, dashed within class (label_placement both), dotted "
+            "unconditional (encoder and none); decoder has no simple form."
         )
         return Drawn(_png(figure), caption + _left_out(len(lines), len(report.lines), "lines"))
 
@@ -233,77 +280,55 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _draw_closed_form(
-    report: Report,
-    ax: Axes,
-    lines: Sequence[tuple[dict[str, Any], list[Cell]]],
-    quantity: str,
-    numeric: bool,
-    values: Sequence[Any],
-    key: str | None,
+    report: Report, ax: Axes, axis: XAxis, lines: Sequence[tuple[dict[str, Any], list[Cell]]], quantity: str
 ) -> list[float]:
-    """Each closed form once: in the colour of its line, or dark where several lines share it. Returns its heights."""
-    drawn: dict[tuple[str, tuple[float, ...], tuple[float, ...]], list[int]] = {}
+    """Each closed form once: in the colour of its line, or grey where several lines share it. Returns its heights."""
+    users: dict[tuple[str, tuple[float, ...], tuple[float, ...]], list[int]] = {}
     for i, (_, cells) in enumerate(lines):
-        usable = [cell for cell in cells if cell.first]
-        by_kind: dict[str, list[tuple[float, float, Curve]]] = {}
-        for cell in usable:
+        by_kind: dict[str, list[tuple[float, float, Curve]]] = {}  # (x, t, curve)
+        for cell in sorted((cell for cell in cells if cell.first), key=axis.at):
             assert cell.first is not None
-            x = cell.settings[key] if key and numeric else values.index(cell.settings[key] if key else None)
             for curve in curves(cell.first):
-                by_kind.setdefault(curve.kind, []).append((x, cell.mean("effective_x_var"), curve))
+                by_kind.setdefault(curve.kind, []).append((axis.at(cell), cell.mean("effective_x_var"), curve))
         for kind, points in by_kind.items():
-            points.sort(key=lambda point: point[0])
-            x, t = np.array([p[0] for p in points], float), np.array([p[1] for p in points])
-            same = len({p[2] for p in points}) == 1
-            if numeric and same and len(x) > 1 and np.allclose(t / x, t[0] / x[0], rtol=1e-3):
-                # x_var or beta is swept: t is in proportion to it, and the curve can be drawn between the values.
-                x = np.geomspace(x[0], x[-1], 200)
-                y = points[0][2].at(report, x * t[0] / points[0][0])[quantity]
-            else:
-                y = np.array([p[2].at(report, p[1])[quantity] for p in points])
-            identity = (kind, tuple(x.round(6)), tuple(float(f"{v:.5g}") for v in y))
-            drawn.setdefault(identity, []).append(i)
-    for (kind, x, y), users in drawn.items():
-        colour = COLOURS[users[0]] if len(users) == 1 and len(lines) > 1 else "0.3"
+            x, t = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+            y = np.array([curve.at(report, t_)[quantity] for _, t_, curve in points])
+            one = len({curve for _, _, curve in points}) == 1
+            if axis.numeric and one and len(x) > 1 and (x > 0).all() and np.allclose(t / x, t[0] / x[0], rtol=1e-3):
+                # x_var or beta is swept: t is in proportion to it, and the curve is known between the values too.
+                dense = np.geomspace(x[0], x[-1], 200)
+                x, y = dense, points[0][2].at(report, dense * t[0] / x[0])[quantity]
+            key = (kind, tuple(x.tolist()), tuple(float(f"{v:.6g}") for v in y))
+            users.setdefault(key, []).append(i)
+    for (kind, x, y), own in users.items():
+        colour = COLOURS[own[0]] if len(own) == 1 and len(lines) > 1 else "0.3"
         style = CLOSED_FORM[kind][0]
-        if numeric and len(x) > 1:
-            ax.plot(x, y, linestyle=style, color=colour, zorder=1)
-        elif numeric:
-            ax.plot(x, y, "_", color=colour, markersize=16)
-        else:
+        if not axis.numeric:
             ax.hlines(y, np.array(x) - 0.38, np.array(x) + 0.38, linestyles=style, colors=colour, linewidth=1.4)
-    return [v for _, _, y in drawn for v in y]
+        elif len(x) > 1:
+            ax.plot(x, y, linestyle=style, color=colour, zorder=1)
+        else:
+            ax.plot(x, y, "_", color=colour, markersize=16)
+    return [v for _, _, y in users for v in y]
 
 
 def _limits(ax: Axes, heights: Sequence[float]) -> None:
-    """From the single runs and the closed form, from zero if that costs little; a bar may leave the panel."""
+    """Around these heights, from zero if that costs little; a longer bar leaves the panel."""
     low, high = min(heights), max(heights)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    bottom = 0.0 if 0 <= low < 0.4 * high else low - margin
-    ax.set_ylim(bottom - (margin / 2 if bottom == 0 else 0), high + margin)
+    ax.set_ylim(-margin / 2 if 0 <= low < 0.4 * high else low - margin, high + margin)
 
 
 def _draw_baselines(ax: Axes, report: Report) -> None:
     """The error without latents, where the panel reaches it or comes near."""
     low, high = ax.get_ylim()
-    for name, value in {baseline(run) for run in report.usable}:
-        if math.isfinite(value) and low < value < high + 0.35 * (high - low):
+    room = 0.35 * (high - low)
+    for name, value in sorted({baseline(run) for run in report.usable}):
+        if low < value < high + room:
             ax.axhline(value, color="0.55", linewidth=0.8, zorder=0)
             ax.annotate(name, (1, value), (-2, 2), xycoords=ax.get_yaxis_transform(), textcoords="offset points",
                         ha="right", va="bottom", color="0.4", fontsize=9)  # fmt: skip
-            ax.set_ylim(low, max(ax.get_ylim()[1], value + 0.1 * (high - low)))
-
-
-def _ticks(ax: Axes, values: Sequence[Any], numeric: bool) -> None:
-    """At the swept values themselves, where there are not too many."""
-    if numeric and len(values) <= 8:
-        ax.set_xticks(values, [words(v) for v in values], minor=False)
-        ax.minorticks_off()
-    elif not numeric:
-        long = max(len(words(v)) for v in values) * len(values) > 45
-        labels = [words(v) if v is not None else "all runs" for v in values] if values != [None] else ["all runs"]
-        ax.set_xticks(range(len(values)), labels, rotation=30 if long else 0, ha="right" if long else "center")
-        ax.set_xlim(-0.6, len(values) - 0.4)
+            ax.set_ylim(low, max(ax.get_ylim()[1], value + room / 3))
 
 
 # ---------------------------------------------------------------------------------------------- rate and distortion
@@ -315,66 +340,76 @@ def rate_distortion(report: Report) -> Drawn | None:
         return None
     lines = _spread(report.lines, MAX_LINES)
     found = sorted({c for run in report.usable for c in curves(run)}, key=lambda c: (c.z_dim, c.kind, c.dataset_hash))
+    kls, sses = ([run.value(f"test_{q}") for run in report.usable] for q in QUANTITIES)
+    ts = [run.value("effective_x_var") for run in report.usable]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.4), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), dpi=DPI, layout="constrained")
         ax = figure.subplots()
-        labelled: list[tuple[str, float, float]] = []
-        kls = [run.value("test_kl") for run in report.usable]
-        sses = [run.value("test_sse") for run in report.usable]
-        width, height = max(kls) - min(kls) or 1.0, max(sses) - min(sses) or 1.0
         for i, (_, cells) in enumerate(lines):
             for cell in cells:
-                if not cell.usable:
-                    continue
-                ax.plot(cell.values("test_kl"), cell.values("test_sse"), linestyle="none", alpha=0.75, zorder=3,
-                        **_line_style(i))  # fmt: skip
-                text = words(cell.settings[report.main]) if report.main else ""
-                x, y = cell.mean("test_kl"), cell.mean("test_sse")
-                near = any(
-                    t == text and abs(a - x) < 0.08 * width and abs(b - y) < 0.12 * height for t, a, b in labelled
-                )
-                if text and not near:
-                    labelled.append((text, x, y))
-                    ax.annotate(text, (x, y), (9, 8), textcoords="offset points", fontsize=9, zorder=4)
-        ts = [run.value("effective_x_var") for run in report.usable]
+                x, y = cell.values("test_kl"), cell.values("test_sse")
+                ax.plot(x, y, linestyle="none", alpha=0.8, zorder=3, **_style(i))
         for curve in found:
-            top = max(curve.spectrum(report)[0], max(ts))
-            line = curve.at(report, np.geomspace(min(ts) / 2, top, 400))
-            keep = line["kl"] <= max(kls) * 1.15 + 1
+            line = curve.at(report, np.geomspace(min(ts) / 3, max(curve.spectrum(report)[0], *ts), 400))
+            keep = line["kl"] <= 1.1 * max(kls) + 1
             ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
-            own = [r.value("effective_x_var") for r in report.usable if curve in curves(r)]
-            marks = curve.at(report, np.unique(np.round(own, 9)))
-            ax.plot(marks["kl"], marks["sse"], "+", color="0.3", markersize=8, zorder=2)
+            own = {round(run.value("effective_x_var"), 9) for run in report.usable if curve in curves(run)}
+            at = curve.at(report, sorted(own))
+            ax.plot(at["kl"], at["sse"], "+", color="0.3", markersize=9, zorder=2)
             if len({c.z_dim for c in found}) > 1:
-                at = int(np.flatnonzero(keep)[0])
-                ax.annotate(f"k = {curve.z_dim}", (line["kl"][at], line["sse"][at]), (4, 2), color="0.3",
-                            textcoords="offset points", fontsize=9)  # fmt: skip
+                end = int(np.flatnonzero(keep)[0])
+                ax.annotate(f"k = {curve.z_dim}", (line["kl"][end], line["sse"][end]), (0, 4), color="0.3",
+                            textcoords="offset points", fontsize=9, ha="right")  # fmt: skip
+        ax.margins(x=0.06)
+        ax.set_ylim(top=min(ax.get_ylim()[1], max(sses) + 0.45 * (max(sses) - min(sses)) + 1))
         ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
         ax.set_ylabel(f"distortion: {QUANTITIES['sse']}")
         handles = [
-            Line2D([], [], color=COLOURS[i], marker=MARKERS[i], linestyle="none", label=line_label(rest),
-                   markerfacecolor="none" if i % 2 else COLOURS[i])
-            for i, (rest, _) in enumerate(lines) if rest
-        ]  # fmt: skip
-        handles += _closed_form_legend(found)
-        handles.append(
-            Line2D([], [], color="0.3", marker="+", linestyle="none", label="closed form at the runs' setting")
-        )
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+            Line2D([], [], linestyle="none", label=line_label(r), **_style(i)) for i, (r, _) in enumerate(lines) if r
+        ]
+        if report.main:
+            _label_cells(figure, ax, report, lines)
+            handles.append(Line2D([], [], linestyle="none", label=f"(numbers: {short(report.main)})"))
+        cross = Line2D([], [], color="0.3", marker="+", linestyle="none", label="closed form at the same settings")
+        _legend(figure, [*handles, *_closed_form_legend(found), cross])
         caption = (
-            "Rate against distortion on held-out images, a marker a run"
-            + (f", numbers are {short(report.main)}" if report.main else "")
-            + ". The dashed and dotted curves are what a linear VAE reaches over all effective variances, the crosses "
-            "where it lies at the settings of the runs. Below and left of the curve is better."
+            "Rate against distortion on held-out images, a marker a run. The dashed and dotted curves are what a "
+            "linear VAE reaches over all effective variances, the crosses where it lies at the settings of the runs. "
+            "Below and left of the curve is better."
         )
         return Drawn(_png(figure), caption + _left_out(len(lines), len(report.lines), "groups"))
+
+
+def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> None:
+    """The main setting's value beside each cell, once where cells of one value lie together, clear of each other."""
+    figure.draw_without_rendering()  # so that the axes have their place
+    placed: list[tuple[float, float]] = []  # of labels, in pixels
+    named: list[tuple[str, float, float]] = []  # of cells, in pixels
+    for _, cells in lines:
+        for cell in cells:
+            if not cell.usable or report.main is None:
+                continue
+            text = words(cell.settings[report.main])
+            point = cell.mean("test_kl"), cell.mean("test_sse")
+            x, y = ax.transData.transform(point)
+            if any(t == text and math.hypot(a - x, b - y) < 60 for t, a, b in named):
+                continue
+            for offset in ((18, 22), (-22, -24), (18, -24), (-22, 24), (18, 48)):
+                at = x + offset[0], y + offset[1]
+                if all(abs(at[0] - a) > 12 * max(3, len(text)) or abs(at[1] - b) > 24 for a, b in placed):
+                    break
+            placed.append(at)
+            named.append((text, x, y))
+            scale = 72 / figure.dpi
+            ax.annotate(text, point, (offset[0] * scale, offset[1] * scale), textcoords="offset points", fontsize=9,
+                        ha="left" if offset[0] > 0 else "right", va="center", zorder=5)  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- learning curves
 
 
 def history(run: Run) -> dict[str, list[float]]:
-    """The columns of history.csv; empty where it cannot be read."""
+    """The columns epoch, train_sse and train_kl of history.csv; empty where it cannot be read."""
     try:
         with open(run.path / "history.csv", newline="") as f:
             rows = list(csv.DictReader(f))
@@ -383,67 +418,64 @@ def history(run: Run) -> dict[str, list[float]]:
         return {}
 
 
-def _mean_history(cell: Cell, column: str) -> tuple[list[float], list[float]]:
-    """The mean over a cell's runs for each epoch that every run has."""
+def mean_history(cell: Cell) -> dict[str, list[float]]:
+    """The means over a cell's runs, for the epochs that all of them have; empty without any."""
     histories = [h for run in cell.usable if (h := history(run))]
-    if not histories:
-        return [], []
-    n = min(len(h["epoch"]) for h in histories)
-    return histories[0]["epoch"][:n], list(np.mean([h[column][:n] for h in histories], axis=0))
+    n = min((len(h["epoch"]) for h in histories), default=0)
+    names = histories[0] if histories else ()
+    return {name: np.mean([h[name][:n] for h in histories], axis=0).tolist() for name in names}
 
 
 def learning_curves(report: Report) -> Drawn | None:
     """KL and SSE of the training by epoch, a column of panels for each line of the sweep."""
-    lines = [line for line in report.lines if any(_mean_history(c, "train_kl")[0] for c in line[1])]
-    if not lines:
+    axis = XAxis.of(report)
+    values = _spread(axis.values, MAX_LINES)
+    means = [(rest, [(axis.value(c), mean_history(c)) for c in cells]) for rest, cells in report.lines]
+    means = [(rest, [(v, h) for v, h in cells if h and v in values]) for rest, cells in means]
+    means = [(rest, cells) for rest, cells in means if cells]
+    if not means:
         return None
-    lines, n_lines = _spread(lines, 4), len(lines)
-    one = len(lines) == 1
+    shown = _spread(means, 4)
+    one = len(shown) == 1
+    dashes = ["-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1))]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.3 if one else 5.2), dpi=DPI, layout="constrained")
-        panels = figure.subplots(1 if one else 2, 2 if one else len(lines), sharex=True, sharey=False if one else "row",
-                                 squeeze=False)  # fmt: skip
-        for j, (rest, cells) in enumerate(lines):
-            shown = _spread([c for c in cells if c.usable], MAX_LINES)
+        figure = Figure(figsize=(WIDTH, 3.6 if one else 5.4), dpi=DPI, layout="constrained")
+        shape = (1, 2) if one else (2, len(shown))
+        panels = figure.subplots(*shape, sharex=True, sharey=False if one else "row", squeeze=False)
+        for j, (rest, cells) in enumerate(shown):
             for q, (quantity, label) in enumerate(QUANTITIES.items()):
                 ax = panels[0, q] if one else panels[q, j]
                 ends = []
-                for i, cell in enumerate(shown):
-                    x, y = _mean_history(cell, f"train_{quantity}")
-                    if not x:
-                        continue
-                    style = ("-", "--", "-.", ":")[i % 4] if len(shown) > 1 else "-"
-                    ax.plot(x, y, color=COLOURS[i], linestyle=style, marker="." if len(x) == 1 else None)
-                    text = words(cell.settings[report.main]) if report.main else ""
-                    ends.append((x[-1], y[-1], text, COLOURS[i]))
-                ax.margins(x=0.02)
-                _label_ends(figure, ax, ends)
+                for value, columns in cells:
+                    i = values.index(value)
+                    x, y = columns["epoch"], columns[f"train_{quantity}"]
+                    marker = "o" if len(x) == 1 else None
+                    ax.plot(x, y, color=COLOURS[i], linestyle=dashes[i % len(dashes)], marker=marker)
+                    ends.append((x[-1], y[-1], words(value) if axis.key else "", COLOURS[i]))
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                _label_ends(ax, ends)
                 if one or j == 0:
                     ax.set_ylabel(f"training {label.replace(' (', chr(10) + '(')}")
                 if one or q == 1:
                     ax.set_xlabel("epoch")
                 if not one and q == 0:
                     ax.set_title(line_label(rest))
-        caption = (
-            "Learning curves: means over an epoch's training batches, and over seeds"
-            + (f"; the numbers at the lines are {short(report.main)}" if report.main else "")
-            + "."
-        )
-        return Drawn(_png(figure), caption + _left_out(len(lines), n_lines, "groups"))
+        if axis.key:
+            styles = [{"color": COLOURS[i], "linestyle": dashes[i % len(dashes)]} for i in range(len(values))]
+            names = [f"{short(axis.key)} {words(value)}" for value in values]
+            _legend(figure, [Line2D([], [], label=n, **s) for n, s in zip(names, styles, strict=True)])
+        caption = "Learning curves: means over the batches of an epoch, while the weights change, and over seeds."
+        kept = sum(len(cells) for _, cells in shown)
+        return Drawn(_png(figure), caption + _left_out(kept, len([c for c in report.cells if c.usable]), "settings"))
 
 
-def _label_ends(figure: Figure, ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each line's label at its end, moved apart where two would overlap."""
-    if not ends:
-        return
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Writes each line's label at its end, moved apart where two would overlap: (x, y, text, colour)."""
     low, high = ax.get_ylim()
-    gap = (high - low) * 0.075
-    placed: list[float] = []
+    below = -math.inf
     for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        at = max(y, placed[-1] + gap) if placed else y
-        placed.append(at)
-        ax.annotate(text, (x, at), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=9,
-                    annotation_clip=False)  # fmt: skip
+        below = max(y, below + 0.075 * (high - low))
+        ax.annotate(text, (x, below), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=9)
 
 
 # ---------------------------------------------------------------------------------------------- contact sheets
@@ -451,21 +483,12 @@ def _label_ends(figure: Figure, ax: Axes, ends: Sequence[tuple[float, float, str
 GAP = 2  # pixels between the images of a run's sheet (vae/pictures.py)
 SHEET_COLUMNS = 10
 SHEET_SHOWN = 56
+SHEET_WIDTH = 1200  # pixels at most, if an image is not wider; shown at 800
+PIXELS = {1: 380_000, 3: 220_000}  # by channels: so much of small noisy images fits into MAX_BYTES
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """The images of a run's samples.png or reconstructions.png, at their own size.
-
-    Attributes:
-        images: images[row][column].
-    """
-
-    images: list[list[Image.Image]]
-
-
-def read_sheet(path: Path, image_shape: Sequence[int], n_columns: int = SHEET_COLUMNS) -> Sheet | None:
-    """Takes a sheet of vae/pictures.py apart; None where there is none or it cannot be read.
+def read_sheet(path: Path, image_shape: Sequence[int], n_columns: int = SHEET_COLUMNS) -> list[list[Image.Image]]:
+    """The images of a sheet of vae/pictures.py at their own size, row by row; empty if it cannot be read.
 
     Args:
         image_shape: (C, H, W) of the data.
@@ -477,105 +500,106 @@ def read_sheet(path: Path, image_shape: Sequence[int], n_columns: int = SHEET_CO
     try:
         with Image.open(path) as opened:
             sheet = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError):
-        return None
-    left, n_rows = sheet.width - n_columns * w, (sheet.height - GAP) // h
-    if left < 0 or n_rows < 1:
-        return None
+    except (OSError, SyntaxError):  # the latter is what Pillow says of some broken files
+        return []
+    left = sheet.width - n_columns * w
+    if left < 0:
+        return []
 
     def image(row: int, column: int) -> Image.Image:
         x, y = left + column * w, GAP + row * h
         return sheet.crop((x, y, x + w - GAP, y + h - GAP)).resize((width, height), Image.Resampling.NEAREST)
 
-    return Sheet([[image(r, c) for c in range(n_columns)] for r in range(n_rows)])
+    return [[image(r, c) for c in range(n_columns)] for r in range((sheet.height - GAP) // h)]
 
 
-def _grid(report: Report) -> tuple[list[Any], list[tuple[dict[str, Any], dict[str, Cell]]]]:
-    """The sheet's columns, values of the main setting, and its rows, the lines: at most MAX_CELLS cells."""
+def _grid(report: Report) -> tuple[list[tuple[str, Cell | None]], int]:
+    """Titles and cells of a contact sheet, at most MAX_CELLS, line by line, and the number of values a line."""
     lines = _spread(report.lines, MAX_CELLS)
-    values = report.values(report.main) if report.main else [None]
-    if report.main and report.is_number(report.main):
-        values = sorted(values, reverse=values[0] == max(values))
-    values = _spread(values, max(1, MAX_CELLS // len(lines)))
-    return values, [
-        (rest, {words(c.settings[report.main]) if report.main else words(None): c for c in cells})
-        for rest, cells in lines
-    ]
+    axis = XAxis.of(report)
+    values = _spread(report.values(report.main) if report.main else [None], max(1, MAX_CELLS // len(lines)))
+    grid = []
+    for rest, cells in lines:
+        by_value = {words(axis.value(cell)): cell for cell in cells}
+        for value in values:
+            main = {axis.key: value} if axis.key else {}
+            grid.append((line_label({**main, **rest}), by_value.get(words(value))))
+    return grid, len(values)
 
 
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size=size)
+def _font() -> Any:
+    return ImageFont.load_default(size=20)  # 13 pixels where the sheet is shown at 800
+
+
+LINE = 25  # pixels, of a line of text
 
 
 def samples(report: Report) -> Drawn | None:
-    """Samples of the lowest seed of each cell, side by side: a row a class."""
-    values, lines = _grid(report)
-    shapes = {h: d["image_shape"] for h, d in report.datasets.items()}
-    blocks: list[tuple[str, Image.Image | None]] = []
-    n_images = max(3, min(8, 800 // (len(values) * (min(s[2] for s in shapes.values()) + 1))))
-    if len(lines) == 1 and len(values) > 6:
-        n_images = 6
-    for rest, cells in lines:
-        for value in values:
-            cell = cells.get(words(value))
-            main = {report.main: value} if report.main and value is not None else {}
-            title = described({**main, **rest}) or report.name
-            run = cell.first if cell else None
-            sheet = read_sheet(run.path / "samples.png", shapes[run.dataset_hash]) if run else None
-            blocks.append((title, _block(sheet, n_images) if sheet else None))
-    if all(block is None for _, block in blocks):
+    """Samples of the lowest seed of each cell, side by side."""
+    grid, per_row = _grid(report)
+    sheets = []
+    for title, cell in grid:
+        run = cell.first if cell else None
+        shape = report.datasets[run.dataset_hash]["image_shape"] if run else []
+        sheets.append((title, read_sheet(run.path / "samples.png", shape) if run else []))
+    read = [sheet for _, sheet in sheets if sheet]
+    if not read:
         return None
-    per_row = len(values) if len(lines) > 1 else min(len(values), 6)
-    image = _tiled(blocks, per_row)
-    n_cells = len(report.cells)
+    if len({title for title, _ in sheets}) == len(sheets) == per_row and per_row > 6:
+        per_row = -(-per_row // 2)  # one long line, in two
+    area = max(sheet[0][0].width * sheet[0][0].height for sheet in read)
+    channels = max(data["image_shape"][0] for data in report.datasets.values())
+    each = PIXELS[channels] // (area * len(read))  # images a cell
+    n_rows = min(10, max(map(len, read)), max(4, 20 * per_row // len(sheets)))
+    n_columns = max(3, min(8, each // n_rows))
+    n_rows = max(3, min(n_rows, each // n_columns))
+    blocks = [(title, [row[:n_columns] for row in _spread(sheet, n_rows)]) for title, sheet in sheets]
     caption = (
-        f"Samples from the prior, decoder means, of the lowest seed of each cell: a row a class, a column one z "
-        f"throughout, the first {n_images} columns of the runs' own sheets."
+        f"Samples from the prior (decoder means) of the lowest seed of each setting: {n_rows} rows and {n_columns} "
+        "columns of the run's own sheet. Where the decoder is given the label, a row is a class and a column one z."
     )
-    return Drawn(shrunk(image), caption + _left_out(len(blocks), n_cells, "cells"))
+    shown = sum(1 for _, cell in grid if cell)
+    return Drawn(shrunk(_tiled(blocks, per_row)), caption + _left_out(shown, len(report.cells), "settings"))
 
 
-def _block(sheet: Sheet, n_columns: int, max_rows: int = 10) -> Image.Image:
-    rows = [row[:n_columns] for row in sheet.images[:max_rows]]
-    width, height = rows[0][0].size
-    block = Image.new("RGB", (len(rows[0]) * (width + 1) - 1, len(rows) * (height + 1) - 1), "white")
-    for r, row in enumerate(rows):
-        for c, image in enumerate(row):
-            block.paste(image, (c * (width + 1), r * (height + 1)))
-    return block
-
-
-def _tiled(blocks: Sequence[tuple[str, Image.Image | None]], per_row: int) -> Image.Image:
-    """Blocks in rows, each under its title, about 1600 pixels wide so that they show at 800."""
-    width = max(b.width for _, b in blocks if b)
-    height = max(b.height for _, b in blocks if b)
-    scale = max(1, round(1560 / (per_row * (width + 8))))
-    w, h, pad = width * scale, height * scale, 24
-    font = _font(24)
-    titles = [_wrapped(title, font, w) for title, _ in blocks]
-    head = 30 * max(len(t) for t in titles) + 6
-    n_rows = -(-len(blocks) // per_row)
-    canvas = Image.new("RGB", (pad + per_row * (w + pad), n_rows * (head + h + 14) + 10), "white")
+def _tiled(blocks: Sequence[tuple[str, list[list[Image.Image]]]], per_row: int) -> Image.Image:
+    """Blocks of images, each under its title; a block without images says so."""
+    n_rows, n_columns = max(len(b) for _, b in blocks), max(len(b[0]) for _, b in blocks if b)
+    size = max(b[0][0].width for _, b in blocks if b), max(b[0][0].height for _, b in blocks if b)
+    pad = 20
+    scale = max(1, int(SHEET_WIDTH / (per_row * (n_columns * (size[0] + 1) + pad / 2))))
+    step = size[0] * scale + 2, size[1] * scale + 2
+    width, height = n_columns * step[0], n_rows * step[1]
+    font = _font()
+    titles = [_wrapped(title, font, width) for title, _ in blocks]
+    head = LINE * max(map(len, titles)) + 8
+    canvas = Image.new(
+        "RGB", (pad + per_row * (width + pad), 10 + -(-len(blocks) // per_row) * (head + height + 14)), "white"
+    )
     draw = ImageDraw.Draw(canvas)
-    for i, (title, (_, block)) in enumerate(zip(titles, blocks, strict=True)):
-        x, y = pad + (i % per_row) * (w + pad), (i // per_row) * (head + h + 14) + 6
+    for i, (title, (_, rows)) in enumerate(zip(titles, blocks, strict=True)):
+        x, y = pad + i % per_row * (width + pad), 6 + i // per_row * (head + height + 14)
         for j, line in enumerate(title):
-            draw.text((x, y + head - 8 - 30 * (len(title) - j)), line, fill="black", font=font)
-        if block is None:
-            draw.rectangle((x, y + head, x + w, y + head + h), outline="gray")
-            draw.text((x + w // 2, y + head + h // 2), "no run", fill="gray", font=font, anchor="mm")
-        else:
-            big = block.resize((block.width * scale, block.height * scale), Image.Resampling.NEAREST)
-            canvas.paste(big, (x, y + head))
+            draw.text((x, y + head - 8 - LINE * (len(title) - j)), line, fill="black", font=font)
+        if not rows:
+            draw.rectangle((x, y + head, x + width - 2, y + head + height - 2), outline="gray")
+            draw.text((x + width // 2, y + head + height // 2), "no pictures", fill="gray", font=font, anchor="mm")
+        for r, row in enumerate(rows):
+            for c, image in enumerate(row):
+                canvas.paste(_enlarged(image, scale), (x + c * step[0], y + head + r * step[1]))
     return canvas
 
 
+def _enlarged(image: Image.Image, scale: int) -> Image.Image:
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
 def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """Lines of at most that many pixels, broken after a comma where one is."""
+    """Lines of at most that many pixels where the text has commas or blanks to break it at."""
     lines: list[str] = []
-    for part in text.split(", "):
-        if lines and font.getlength(f"{lines[-1]}, {part}") <= width:
-            lines[-1] += f", {part}"
+    for part in text.replace(", ", ",\0").replace(" ", "\0").split("\0"):
+        if lines and font.getlength(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
         else:
             lines.append(part)
     return lines
@@ -583,109 +607,99 @@ def _wrapped(text: str, font: Any, width: int) -> list[str]:
 
 def reconstructions(report: Report) -> Drawn | None:
     """Held-out images above what the lowest seed of each cell makes of them."""
-    values, lines = _grid(report)
     rows: list[tuple[str, list[Image.Image]]] = []
-    before: list[bytes] | None = None
+    before: list[bytes] = []
     n_cells = 0
-    for rest, cells in lines:
-        for value in values:
-            cell = cells.get(words(value))
-            if cell is None or cell.first is None:
-                continue
-            data = report.datasets[cell.first.dataset_hash]
-            n_columns = min(SHEET_COLUMNS, data["n_test"] if data["n_test"] < 2 * SHEET_COLUMNS else SHEET_COLUMNS)
-            sheet = read_sheet(cell.first.path / "reconstructions.png", data["image_shape"], n_columns)
-            if sheet is None or len(sheet.images) < 2:
-                continue
-            inputs, outputs = _picked(sheet, 0), _picked(sheet, 1)
-            if (key := [i.tobytes() for i in inputs]) != before:  # other data have other inputs
-                rows.append(("input", inputs))
-                before = key
-            main = {report.main: value} if report.main else {}
-            rows.append((described({**main, **rest}) or "output", outputs))
-            n_cells += 1
+    for title, cell in _grid(report)[0]:
+        run = cell.first if cell else None
+        if run is None:
+            continue
+        data = report.datasets[run.dataset_hash]
+        n_columns = SHEET_COLUMNS if data["n_test"] >= 2 * SHEET_COLUMNS else data["n_test"]
+        sheet = read_sheet(run.path / "reconstructions.png", data["image_shape"], n_columns)
+        if len(sheet) < 2:
+            continue
+        inputs, outputs = _picked(sheet, 0), _picked(sheet, 1)
+        if (content := [image.tobytes() for image in inputs]) != before:  # other data have other inputs
+            rows.append(("input", inputs))
+            before = content
+        rows.append((title or "output", outputs))
+        n_cells += 1
     if not rows:
         return None
-    font = _font(24)
-    size = max(1, round(112 / max(i.height for _, images in rows for i in images)))
-    labels = [_wrapped(text, font, 380) for text, _ in rows]
-    left = 24 + int(max(font.getlength(line) for lines in labels for line in lines)) + 16
-    heights = [max(images[0].height * size, 30 * len(text)) for (_, images), text in zip(rows, labels, strict=True)]
-    width = max(len(images) * (images[0].width * size + 4) for _, images in rows)
-    canvas = Image.new("RGB", (left + width + 10, sum(heights) + 4 * len(rows) + 20), "white")
+    font = _font()
+    scale = max(1, round(84 / max(images[0].height for _, images in rows)))
+    labels = [_wrapped(text, font, 300) for text, _ in rows]
+    left = 20 + int(max(font.getlength(line) for lines in labels for line in lines)) + 20
+    heights = [max(i[0].height * scale, LINE * len(t)) + 4 for (_, i), t in zip(rows, labels, strict=True)]
+    width = max(len(images) * (images[0].width * scale + 4) for _, images in rows)
+    canvas = Image.new("RGB", (left + width + 10, sum(heights) + 20), "white")
     draw = ImageDraw.Draw(canvas)
     y = 10
-    for (_, images), text, height in zip(rows, labels, heights, strict=True):
-        for j, line in enumerate(text):
-            draw.text((20, y + height // 2 + 30 * j - 15 * (len(text) - 1)), line, fill="black", font=font, anchor="lm")
+    for (_, images), lines, height in zip(rows, labels, heights, strict=True):
+        for j, line in enumerate(lines):
+            middle = y + height / 2 + LINE * (j - (len(lines) - 1) / 2)
+            draw.text((20, middle), line, fill="black", font=font, anchor="lm")
         for c, image in enumerate(images):
-            big = image.resize((image.width * size, image.height * size), Image.Resampling.NEAREST)
-            canvas.paste(big, (left + c * (big.width + 4), y))
-        y += height + 4
-    caption = "Held-out images and their reconstructions from z = μ, of the lowest seed of each cell."
-    return Drawn(shrunk(canvas), caption + _left_out(n_cells, len(report.cells), "cells"))
+            canvas.paste(_enlarged(image, scale), (left + c * (image.width * scale + 4), y))
+        y += height
+    caption = "Held-out images and their reconstructions from z = μ, of the lowest seed of each setting."
+    return Drawn(shrunk(canvas), caption + _left_out(n_cells, len(report.cells), "settings"))
 
 
-def _picked(sheet: Sheet, offset: int) -> list[Image.Image]:
-    """Ten images over all classes: every other one of both rows of the sheet."""
-    if len(sheet.images) < 4:
-        return sheet.images[offset]
-    return [image for row in (offset, offset + 2) for image in sheet.images[row][::2]]
+def _picked(sheet: list[list[Image.Image]], offset: int) -> list[Image.Image]:
+    """Ten images over all classes: every other one of the sheet's two pairs of rows."""
+    return [image for row in sheet[offset::2] for image in row[:: 2 if len(sheet) == 4 else 1]]
 
 
 # ---------------------------------------------------------------------------------------------- all experiments
 
 
 def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
-    """KL and SSE of all runs of all experiments on one dataset, on the one axis of the effective variance."""
-    found: dict[str, tuple[Report, Run]] = {}
+    """KL and SSE of all runs of all reports on one dataset, on the one axis of the effective variance."""
+    found: dict[str, Run] = {}
+    names = set()
     for report in reports:
         for run in report.usable:
             if run.dataset_hash == dataset_hash and run.value("effective_x_var") > 0:
-                found.setdefault(run.name, (report, run))
+                found[run.name] = run
+                names.add(report.name)
     if not found:
         return None
-    runs = [run for _, run in found.values()]
-    report = next(iter(found.values()))[0]
-    z_dims = sorted({int(run.value("z_dim")) for run in runs})
+    runs = list(found.values())
+    report = next(r for r in reports if dataset_hash in r.datasets)
     ts = [run.value("effective_x_var") for run in runs]
+    z_dims = sorted({int(run.value("z_dim")) for run in runs})
+    colours = {k: COLOURS[i % len(COLOURS)] for i, k in enumerate(z_dims)}
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((str((run.result or {})["label_placement.kind"]), int(run.value("z_dim"))), []).append(run)
+    drawn = sorted({c for run in runs for c in curves(run) if c.z_dim in _spread(z_dims, 4)}, key=lambda c: c.z_dim)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0), dpi=DPI, layout="constrained")
-        axes = figure.subplots(1, 2)
-        shown = _spread(z_dims, 4)
-        drawn = sorted({c for run in runs for c in curves(run) if c.z_dim in shown}, key=lambda c: (c.z_dim, c.kind))
-        for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
-            for placement, marker in PLACEMENTS.items():
-                for k in z_dims:
-                    colour = COLOURS[z_dims.index(k) % len(COLOURS)]
-                    own = [
-                        (r.value("effective_x_var"), r.value(f"test_{quantity}"))
-                        for r in runs
-                        if (r.result or {})["label_placement.kind"] == placement and int(r.value("z_dim")) == k
-                    ]
-                    ax.plot(*_columns(own), marker, color=colour, markerfacecolor="none", markersize=5, zorder=3)
+        for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
+            for (placement, k), own in groups.items():
+                points = [(run.value("effective_x_var"), run.value(f"test_{quantity}")) for run in own]
+                ax.plot(
+                    *_columns(points), PLACEMENTS[placement], color=colours[k], markerfacecolor="none", markersize=5
+                )
             grid = np.geomspace(min(ts) / 1.5, max(ts) * 1.5, 300)
-            for curve in drawn:
-                colour = COLOURS[z_dims.index(curve.z_dim) % len(COLOURS)]
-                ax.plot(grid, curve.at(report, grid)[quantity], linestyle=CLOSED_FORM[curve.kind][0], color=colour)
-            _limits(ax, [r.value(f"test_{quantity}") for r in runs])
+            for c in drawn:
+                ax.plot(grid, c.at(report, grid)[quantity], linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
+            _limits(ax, [run.value(f"test_{quantity}") for run in runs])
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.set_xlabel("effective x_var (variance of a pixel)")
             ax.set_ylabel(label)
-        handles = [
-            Line2D([], [], color="0.3", marker=m, linestyle="none", markerfacecolor="none", label=p)
-            for p, m in PLACEMENTS.items()
-            if any((r.result or {})["label_placement.kind"] == p for r in runs)
-        ]
-        handles += [
-            Line2D([], [], color=COLOURS[z_dims.index(k) % len(COLOURS)], linewidth=4, label=f"k = {k}") for k in shown
-        ]
-        handles += _closed_form_legend(drawn)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
-        names = sorted({r.name for r, _ in found.values()})
+        placements = [p for p in PLACEMENTS if any(p == placement for placement, _ in groups)]
+        style: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "color": "0.3"}
+        handles = [Line2D([], [], marker=PLACEMENTS[p], label=p, **style) for p in placements]
+        handles += [Line2D([], [], color=colours[k], linewidth=4, label=f"k = {k}") for k in z_dims[:MAX_LINES]]
+        _legend(figure, [*handles, *_closed_form_legend(drawn)])
         caption = (
-            f"All {len(runs)} runs on {report.datasets[dataset_hash]['name']} of {len(names)} reports on the one axis that the "
-            "closed form (dashed within class, dotted unconditional) depends on: effective x_var = beta·x_var, and "
-            "beta·D/(2k) under per_dim. Held-out images."
+            f"All {len(runs)} runs on {report.datasets[dataset_hash]['name']}, of {len(names)} "
+            f"{'report' if len(names) == 1 else 'reports'}, held-out images, on the one axis that the closed form "
+            "(dashed within class, dotted unconditional) depends on: effective x_var = beta·x_var, and beta·D/(2k) "
+            "under per_dim."
         )
         return Drawn(_png(figure), caption)

@@ -5,21 +5,27 @@ Imports no torch: Hydra loads this module for every command, --help included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.cli import typed
 from experiments.launcher import Composer, StackedLauncher
-from vae.config import ConfigError
+from vae.config import Config, ConfigError, settings
 
 
 @dataclass
@@ -32,18 +38,12 @@ class GridSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="vae_ablation")
 
 
-def setting_of(key: str) -> str:
-    """The setting that an override's key sets: `x_var` (the option) and `x_var.value` both belong to group x_var."""
-    return key.lstrip("+").split("@")[0]
-
-
 def supersedes(given: str, swept: str) -> bool:
-    """Whether an override on the command line takes the place of one that the experiment sweeps.
+    """Whether a key on the command line takes the place of one that the experiment sweeps.
 
-    `x_var.value=0.3` takes the place of `x_var.value`; `x_var=learned` of every `x_var...`.
+    `x_var.value` takes the place of `x_var.value`; the option `x_var` of every `x_var...`.
     """
-    given, swept = setting_of(given), setting_of(swept)
-    return given == swept or ("." not in given and swept.startswith(given + "."))
+    return given == swept or ("." not in given and swept.startswith(f"{given}."))
 
 
 class GridSweeper(Sweeper):
@@ -54,13 +54,14 @@ class GridSweeper(Sweeper):
         points: rows of settings that go together: [{"z_dim.value": 10, "beta.value": 0.1}, ...].
     """
 
+    hydra_context: HydraContext
+    launcher: Launcher
+
     def __init__(self, params: DictConfig | None = None, points: Sequence[dict[str, Any]] | None = None) -> None:
         self.params = {str(k): str(v) for k, v in (params or {}).items()}
-        self.points = [dict(p) for p in points or []]
+        self.points = [{str(k): as_override(v) for k, v in point.items()} for point in points or []]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from hydra.core.plugins import Plugins
-
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -69,31 +70,52 @@ class GridSweeper(Sweeper):
             self.launcher.compose if isinstance(self.launcher, StackedLauncher) else Composer(hydra_context, config)
         )
 
+    def parse(self, overrides: Iterable[str]) -> list[Override]:
+        return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(list(overrides))
+
     def batch(self, arguments: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """The overrides of each job, and the keys that are swept; the command line supersedes the experiment.
 
         Raises:
             ConfigError: for a sweep without end, such as interval(0, 1).
         """
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides(list(arguments))
-        keys = [o.get_key_element() for o in given]
-        params = {k: v for k, v in self.params.items() if not any(supersedes(g, k) for g in keys)}
+        given = self.parse(arguments)
         for o in given:
-            if o.is_sweep_override() and not o.is_discrete_sweep():
+            if o.is_interval_sweep():
                 raise ConfigError(
                     f"{o.input_line}: an interval has no end to sweep; allowed: a list of values or range()"
                 )
-        overrides = [*parser.parse_overrides([f"{k}={v}" for k, v in params.items()]), *given]
-        points: list[dict[str, Any]] = []
-        for point in self.points:
-            kept = {k: v for k, v in point.items() if not any(supersedes(g, k) for g in keys)}
-            if kept not in points:  # a setting fixed on the command line can make two points one
-                points.append(kept)
-        grid = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-        rows = [[*(f"{k}={v}" for k, v in point.items()), *row] for point in points or [{}] for row in grid]
-        swept = [*(points[0] if points else {}), *(o.get_key_element() for o in overrides if _is_swept(o))]
-        return rows, list(dict.fromkeys(swept))
+        keys = [key_of(o) for o in given]
+
+        def kept(own: dict[str, str]) -> dict[str, str]:
+            return {k: v for k, v in own.items() if not any(supersedes(key, k) for key in keys)}
+
+        grid = [*self.parse(f"{k}={v}" for k, v in kept(self.params).items()), *given]
+        points = [kept(point) for point in self.points] or [{}]
+        rows = [
+            (*(f"{k}={v}" for k, v in point.items()), *row)
+            for point in points
+            for row in BasicSweeper.split_arguments(grid, max_batch_size=None)[0]
+        ]
+        swept = [k for point in points for k in point] + [key_of(o) for o in grid if len(values_of(o)) > 1]
+        # A setting fixed on the command line can make two points one.
+        return [[*row, *self.undone(row, arguments)] for row in dict.fromkeys(rows)], list(dict.fromkeys(swept))
+
+    def plain(self, arguments: Sequence[str]) -> DictConfig:
+        """The experiment's fixed settings, without what else the command line says."""
+        return self.compose([a for a in arguments if a.lstrip("+").startswith("experiment=")])
+
+    def undone(self, row: Sequence[str], arguments: Sequence[str]) -> list[str]:
+        """Overrides for what the experiment fixes and a row's option has no use for: `z_dim=pca` undoes `z_dim.value`."""
+        chosen = dict(override.lstrip("+").split("=", 1) for override in row if "=" in override)
+        foreign = [
+            name
+            for name, _, meta, _ in settings(Config())
+            if name not in chosen
+            and meta["kinds"]
+            and chosen.get(name.split(".")[0], meta["kinds"][0]) not in meta["kinds"]
+        ]
+        return [f"{name}=null" for name in foreign if OmegaConf.select(self.plain(arguments), name) is not None]
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Checks every job, trains them all, and writes the report, also when some failed.
@@ -103,12 +125,13 @@ class GridSweeper(Sweeper):
             SweepFailed: if a run has no usable result; the others have, and the report says which has none.
         """
         rows, swept = self.batch(arguments)
-        from experiments import report
-        from experiments.job import planned
-
         jobs = [self.compose(row) for row in rows]
-        runs = planned(jobs)
-        manifest = report.manifest(runs, swept, self.report_name(arguments, jobs[0]), jobs[0])
+        configs = [typed(job) for job in jobs]
+        name = self.report_name(arguments, configs)
+        from experiments import report  # these import torch, which a bad setting need not wait for
+        from experiments.sweep import plan
+
+        manifest = report.manifest(plan(configs), swept, name, jobs[0])
         report.write_manifest(manifest, jobs[0].output_dir)
         try:
             returns = self.launcher.launch(rows, initial_job_idx=0)
@@ -117,38 +140,76 @@ class GridSweeper(Sweeper):
         report.check_complete(manifest, jobs[0].output_dir)
         return [returns]
 
-    def report_name(self, arguments: Sequence[str], job: DictConfig) -> str:
+    def report_name(self, arguments: Sequence[str], configs: Sequence[Config]) -> str:
         """The folder of the report: the experiment's name, and what the command line changed in it.
 
-        So a trial on other data or with fewer seeds never overwrites the full report.
+        So a trial on other data or with fewer seeds never overwrites the full report. Settings that change no number do
+        not show, and however a setting was written, the name is the same.
         """
-        from experiments.report import slug
+        plain = self.plain(arguments)
+        known = {name: meta for name, _, meta, _ in settings(configs[0]) if meta["affects_result"]}
+        runs = [{name: value for name, value, _, _ in settings(config)} for config in configs]
 
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = [o for o in parser.parse_overrides(list(arguments)) if o.get_key_element().lstrip("+") != "experiment"]
-        plain = self.compose([a for a in arguments if a.lstrip("+").startswith("experiment=")])
+        def own(name: str) -> list[Any]:
+            """The values that a setting has in the experiment as it stands."""
+            keys = (name, name.removesuffix(".kind"))
+            swept = [f"{k}={v}" for row in (self.params, *self.points) for k, v in row.items() if k in keys]
+            return [v for o in self.parse(swept) for v in values_of(o)] or [OmegaConf.select(plain, name)]
+
         parts = []
-        for o in given:
-            key = o.get_key_element().lstrip("+")
-            value = list(o.sweep_iterator()) if o.is_sweep_override() else [o.value()]
-            if not self._changes(key, value, plain, o):
-                continue
-            parts.append(slug(key, value, job))
-        return "-".join(dict.fromkeys([str(job.study.name or "multirun"), *filter(None, parts)]))
-
-    def _changes(self, key: str, value: list[Any], plain: DictConfig, override: Override) -> bool:
-        """Whether an override differs from what the experiment has without it."""
-        if key in self.params:
-            parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-            own = parser.parse_overrides([f"{key}={self.params[key]}"])[0]
-            return (list(own.sweep_iterator()) if own.is_sweep_override() else [own.value()]) != value
-        if override.is_sweep_override():
-            return True
-        choices = plain.hydra.runtime.choices
-        if key in choices:
-            return choices[key] != value[0]
-        return OmegaConf.select(plain, key) != value[0]
+        for key in dict.fromkeys(key_of(o) for o in self.parse(arguments)):
+            names = [name for name in known if name == key or name.startswith(f"{key}.")]
+            for name in names:
+                values = [run[name] for run in runs]
+                if unordered(values) == unordered(own(name)):
+                    continue
+                parts.append(spelled(name, values, configs))
+                if name.endswith(".kind"):
+                    break  # the other settings of the group come with the option
+        return "-".join([configs[0].study.name or "multirun", *dict.fromkeys(parts)])
 
 
-def _is_swept(override: Override) -> bool:
-    return override.is_sweep_override() and len(list(override.sweep_iterator())) > 1
+def as_override(value: Any) -> str:
+    """A value as Hydra reads it on a command line: JSON writes null, true and lists in the same way."""
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def key_of(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
+def values_of(override: Override) -> list[Any]:
+    """What an override sets, one after the other, as plain Python."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return [v.text if isinstance(v, QuotedString) else v for v in override.sweep_iterator()]
+
+
+def unordered(values: Iterable[Any]) -> set[Any]:
+    return {tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for v in values}
+
+
+def spelled(name: str, values: Sequence[Any], configs: Sequence[Config]) -> str:
+    """A setting's values as a part of a folder's name: "x_var=0.1,1", "seed=0..9", "fashion_mnist"."""
+    if name == "dataset.kind":
+        folders = {Path(c.dataset.root or "").resolve().name for c in configs if c.dataset.kind == "image_folder"}
+        return plain_text(",".join(sorted({str(v) for v in values} - {"image_folder"} | folders)))
+    different = sorted(unordered(values), key=lambda v: (isinstance(v, str), v is not None, v))
+    if (
+        len(different) > 2
+        and all(isinstance(v, int) for v in different)
+        and different == list(range(different[0], different[-1] + 1))
+    ):
+        shown = f"{different[0]}..{different[-1]}"
+    else:
+        shown = ",".join("x".join(map(str, v)) if isinstance(v, tuple) else shortest(v) for v in different)
+    return plain_text(f"{name.removesuffix('.kind').removesuffix('.value').removeprefix('trainer.')}={shown}")
+
+
+def shortest(value: Any) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def plain_text(text: str) -> str:
+    return re.sub(r"[^\w.,=+-]", "", text)

@@ -304,6 +304,7 @@ def _where(report: Report, objective: str, function: Callable[[Cell], Any]) -> C
 
 
 def likelihood(report: Report) -> Table:
+    columns: dict[str, tuple[str, Callable[[Cell], Any]]]
     columns = {c: (heading, lambda cell, c=c: metric(cell, c)) for c, heading in LIKELIHOOD.items()}
     columns["latents"] = ("latent dimensions k", lambda cell: _whole(cell.mean("z_dim")))
     return by_cell(report, "likelihood", "Likelihood and use of the latents, held-out images", columns)

@@ -60,6 +60,11 @@ def part(data: ImageData, n_train: int, n_test: int) -> ImageData:
     return dataclasses.replace(data, **parts, content_hash=f"{data.content_hash}-{n_train}-{n_test}")
 
 
+@pytest.fixture
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MIN_STEPS", 1)
+
+
 def noise_data(channels: int, size: int, n_train: int, n_test: int = 40, n_classes: int = 2) -> ImageData:
     """Noise, darker in class 0."""
     gen = torch.Generator().manual_seed(0)
@@ -240,6 +245,7 @@ def test_the_judge_reads_blurred_digits(digits: ImageData, digit_judge: Judge, h
     assert (digit_judge.predict(class_means) == torch.arange(10)).sum().item() >= 9
 
 
+@pytest.mark.usefixtures("short_training")
 def test_training_is_deterministic_and_leaves_torch_as_it_was(digits: ImageData, tmp_path: Path) -> None:
     data = part(digits, 600, 50)
     torch.manual_seed(1)
@@ -259,6 +265,7 @@ def test_training_is_deterministic_and_leaves_torch_as_it_was(digits: ImageData,
     assert not any(p.requires_grad for p in second.network.parameters())
 
 
+@pytest.mark.usefixtures("short_training")
 def test_the_hash_tells_datasets_apart(digits: ImageData, tmp_path: Path) -> None:
     hashes = {Judge.of(part(digits, n, 50), tmp_path).hash for n in (100, 101, 600)}
     assert len(hashes) == 3
@@ -278,6 +285,7 @@ def test_a_cached_judge_is_not_trained_again(
     assert [path.suffix for path in cache.iterdir()] == [".pt"]  # and nothing temporary
 
 
+@pytest.mark.usefixtures("short_training")
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "other", "pickle"])
 def test_a_damaged_cache_is_replaced(digits: ImageData, tmp_path: Path, damage: str) -> None:
     data = part(digits, 400, 50)
@@ -301,6 +309,7 @@ def test_a_damaged_cache_is_replaced(digits: ImageData, tmp_path: Path, damage: 
     assert torch.load(path, weights_only=True)["hash"] == first.hash
 
 
+@pytest.mark.usefixtures("short_training")
 def test_a_cache_that_cannot_be_written_is_done_without(digits: ImageData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     data = part(digits, 400, 50)

@@ -234,7 +234,7 @@ def allowed(meta: Mapping[str, Any]) -> str:
     bounds = [
         f"{sign} {meta[key]:.4g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
     ]
-    kind = TYPES.get(meta["type"].removesuffix(" | None"), meta["type"])
+    kind = TYPES.get(meta["type"].removesuffix(" | None"), "see the README's table of settings")
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 
@@ -290,9 +290,7 @@ def validate(config: Config) -> None:
     if not config.output_dir:
         raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
     if config.dataset.kind == "image_folder" and not config.dataset.root:
-        raise ConfigError(
-            "dataset.root=null: must be given; allowed: a folder with train/<class>/* and test/<class>/*"
-        )
+        raise ConfigError("dataset.root=null: must be given; allowed: a folder with train/<class>/* and test/<class>/*")
     if config.dataset.channels == 2:
         raise ConfigError("dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)")
     if config.beta.epochs is not None and config.beta.epochs > config.trainer.epochs:
