@@ -21,9 +21,9 @@ from urllib.parse import quote
 
 from experiments import figures, tables
 from experiments.report import Cell, Report, ReportError, Run, read, reports, reports_dir
-from experiments.statistics import Interval
+from experiments.statistics import Interval, paired_interval, wilson_interval
 from experiments.store import write_atomic, write_json
-from experiments.tables import described, escape, interval, metric, number, rate, short, words
+from experiments.tables import described, escape, interval, metric, number, short, words
 
 FORMULAS = {
     "elbo": "SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL",
@@ -130,7 +130,7 @@ def _plus_minus(cell: Cell, column: str) -> str:
 
 
 def _trend(report: Report) -> list[str]:
-    """How KL and SSE go along the main setting, on the line of the defaults."""
+    """How KL and SSE go from one end of the main setting to the other, on the first line."""
     if report.main is None:
         return []
     rest, cells = report.lines[0]
@@ -138,39 +138,46 @@ def _trend(report: Report) -> list[str]:
     if len(cells) < 2:
         return []
     if report.is_number(report.main):
-        cells = sorted(cells, key=lambda cell: cell.settings[report.main or ""], reverse=True)
-        first, last = cells[0], cells[-1]
+        cells = sorted(cells, key=lambda cell: cell.settings[report.main or ""])
+        last, first = cells[0], cells[-1]
     else:
         first, last = (f(cells, key=lambda cell: cell.mean("test_sse")) for f in (max, min))
-    ends = [words(cell.settings[report.main]) for cell in (first, last)]
-    where = f" ({described(rest)})" if rest else ""
     parts = []
     for column, name, unit in (("test_kl", "KL", " nats"), ("test_sse", "SSE", "")):
-        word = "rises" if last.mean(column) > first.mean(column) else "falls"
-        a, b = metric(first, column), metric(last, column)
-        if not (a.high < b.low or b.high < a.low):
-            word = "goes"  # the intervals overlap, or one seed gives none
-        parts.append(f"{name} {word} from {_plus_minus(first, column)} to {_plus_minus(last, column)}{unit}")
+        change = paired_interval(*({r.seed: r.value(column) for r in cell.usable} for cell in (first, last)))
+        ends = f"{_plus_minus(first, column)} to {_plus_minus(last, column)}{unit}"
+        if change.excludes_zero:
+            parts.append(f"{name} {'rises' if change.mean > 0 else 'falls'} from {ends}")
+        elif change.n > 1:
+            parts.append(f"{name} does not differ beyond the interval ({ends})")
+        else:
+            parts.append(f"{name} goes from {ends} (one seed: no interval)")
+    ends = [words(cell.settings[report.main]) for cell in (first, last)]
+    where = f" ({described(rest)})" if rest else ""
     return [f"From {short(report.main)} {ends[0]} to {ends[1]}{where}, held-out {' and '.join(parts)}."]
 
 
 def _effects(report: Report) -> list[str]:
-    """What each other setting changes against its reference, paired by seed."""
+    """What each label setting, and each setting beside the main one, changes against its reference."""
     found = []
     for key in report.keys:
-        if key == report.main or len(report.values(key)) < 2:
+        if len(report.values(key)) < 2 or (key == report.main and key not in tables.LABEL_SETTINGS):
             continue
         reference = tables.reference_value(report, key)
-        parts = []
-        for value in [v for v in report.values(key) if words(v) != words(reference)][:6]:
+        same, parts = [], []
+        for value in report.values(key):
             kl, sse = (tables.effect(report, key, reference, value, c) for c in ("test_kl", "test_sse"))
-            if kl.n < 2:
+            if words(value) == words(reference) or kl.n < 2:
                 continue
-            parts.append(f"{words(value)}: KL {_change(kl)}, SSE {_change(sse)}")
+            if kl.excludes_zero or sse.excludes_zero:
+                parts.append(f"at {words(value)} KL is {_change(kl)} and SSE {_change(sse)}")
+            else:
+                same.append(words(value))
+        if same:
+            parts.append(f"at {', '.join(same)} neither KL nor SSE differs beyond its interval")
+        over = ", averaged over the other settings" if len(report.keys) > 1 else ""
         if parts:
-            found.append(
-                f"Against {short(key)} {words(reference)}, averaged over the other settings: {'; '.join(parts)}."
-            )
+            found.append(f"Against {short(key)} {words(reference)}{over}: {'; '.join(parts)}.")
         else:
             found.append(f"With fewer than two seeds in common, nothing is said about differences by {short(key)}.")
     return found
@@ -178,7 +185,7 @@ def _effects(report: Report) -> list[str]:
 
 def _change(difference: Interval) -> str:
     if not difference.excludes_zero:
-        return f"no difference beyond the interval ({_signed(difference)})"
+        return f"no different beyond the interval ({_signed(difference)})"
     return f"{'higher' if difference.mean > 0 else 'lower'} ({_signed(difference)})"
 
 
@@ -201,28 +208,26 @@ def _generation(report: Report) -> list[str]:
 
 def _failing(report: Report) -> list[str]:
     found = []
-    holes = [run for run in report.runs if not run.usable]
-    total = tables.Rate(len(holes), len(report.runs))
-    if holes:
-        where = _where(report, lambda run: not run.usable)
-        found.append(f"Without usable numbers are {rate(total)} of the runs: {where}. They are left out of every mean.")
-    for test, what in (
-        (tables.collapsed, "Posterior collapse, no latent dimension active"),
-        (tables.dead, "No better than a decoder without latents (class means, or the mean image)"),
+    for runs, test, what in (
+        (report.runs, lambda run: not run.usable, "without usable numbers and left out of every mean"),
+        (report.usable, tables.collapsed, "collapsed: no latent dimension is active"),
+        (report.usable, tables.dead, "no better than a decoder without latents (the class means, or the mean image)"),
     ):
-        if n := sum(map(test, report.usable)):
-            where = _where(report, test)
-            found.append(f"{what}: {rate(tables.Rate(n, len(report.usable)))} of the runs, {where}.")
-    if not found:
-        found.append(f"All {len(report.runs)} runs have usable numbers, and none has collapsed.")
-    return found
+        if n := sum(map(test, runs)):
+            ends = wilson_interval(n, len(runs))
+            verb = "is" if n == 1 else "are"
+            found.append(
+                f"{n} of {len(runs)} runs ({100 * ends.low:.0f}–{100 * ends.high:.0f} %) {verb} {what}; "
+                f"{_where(report, test)}."
+            )
+    return found or [f"All {len(report.runs)} runs have usable numbers, and none has collapsed."]
 
 
 def _where(report: Report, test: Callable[[Run], bool]) -> str:
     """The cells with runs of that kind, those with the most first."""
     counts = [(sum(map(test, cell.runs)), cell) for cell in report.cells]
     hit = sorted((pair for pair in counts if pair[0]), key=lambda pair: -pair[0])
-    parts = [f"{n} of {len(cell.runs)} at {described(cell.settings) or 'the one setting'}" for n, cell in hit[:4]]
+    parts = [f"{n} of {len(cell.runs)} at {described(cell.settings) or 'the only setting'}" for n, cell in hit[:4]]
     return ", ".join(parts) + (f", and {len(hit) - 4} settings more" if len(hit) > 4 else "")
 
 
@@ -348,6 +353,10 @@ def _headline_notes(report: Report) -> list[str]:
         "Mean ± 95 % interval over seeds (Student's t); n counts the runs with numbers, and n = 1 gives no interval. "
         "Intervals are each for themselves, not corrected for the number of comparisons."
     ]
+    if any(tables.collapsed(run) or tables.dead(run) for run in report.usable):
+        notes.append(
+            "The mean of a setting with collapsed runs mixes two kinds of run: see Failures and the single runs."
+        )
     placements = {run.result["label_placement.kind"] for run in report.usable if run.result}
     if "decoder" in placements:
         notes.append(

@@ -164,9 +164,16 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    if handles:
-        columns = len(handles) if len(handles) <= 4 else -(-len(handles) // 2) if len(handles) <= 8 else 4
-        figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+    """Under the panels, in as many rows as the labels need, to be read row by row."""
+    if not handles:
+        return
+    length = sum(len(str(handle.get_label())) + 7 for handle in handles)
+    n_rows = -(-length // 95)
+    n_columns = -(-len(handles) // n_rows)
+    blank = Line2D([], [], linestyle="none", label=" ")
+    padded = [*handles, *[blank] * (n_rows * n_columns - len(handles))]
+    by_column = [padded[r * n_columns + c] for c in range(n_columns) for r in range(n_rows)]
+    figure.legend(handles=by_column, loc="outside lower center", ncols=n_columns)
 
 
 @dataclass(frozen=True)
@@ -240,12 +247,16 @@ def swept(report: Report) -> Drawn | None:
         figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
         for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
             heights: list[float] = []
+            bars: list[float] = []
             for i, (_, cells) in enumerate(lines):
                 shown = sorted((cell for cell in cells if cell.usable), key=axis.at)
-                x = [axis.aside(axis.at(cell), i - (len(lines) - 1) / 2) for cell in shown]
+                x = [axis.aside(axis.at(cell), 2 * i - len(lines) + 1) for cell in shown]
                 means = [metric(cell, f"test_{quantity}") for cell in shown]
-                seeds = [(a, v) for a, c in zip(x, shown, strict=True) for v in c.values(f"test_{quantity}")]
+                seeds = [
+                    (axis.aside(a, 1), v) for a, c in zip(x, shown, strict=True) for v in c.values(f"test_{quantity}")
+                ]
                 heights += [v for _, v in seeds]
+                bars += [end for m in means for end in (m.low, m.high)]
                 ax.errorbar(
                     x,
                     [m.mean for m in means],
@@ -254,17 +265,17 @@ def swept(report: Report) -> Drawn | None:
                     capsize=3,
                     **_style(i),
                 )
-                ax.plot(*_columns(seeds), ".", color="0.35", alpha=0.55, markersize=3, zorder=4)
+                ax.plot(*_columns(seeds), ".", color=COLOURS[i], alpha=0.5, markersize=4)
             heights += _draw_closed_form(report, ax, axis, lines, quantity)
-            _limits(ax, heights)
+            _limits(ax, heights, bars)
             if quantity == "sse":
                 _draw_baselines(ax, report)
             axis.decorate(ax)
             ax.set_ylabel(label)
         solid = "-" if axis.numeric else "none"
-        handles = [
-            Line2D([], [], linestyle=solid, label=line_label(r), **_style(i)) for i, (r, _) in enumerate(lines) if r
-        ]
+        names = [line_label(rest) or "mean over seeds" for rest, _ in lines]
+        handles = [Line2D([], [], linestyle=solid, label=name, **_style(i)) for i, name in enumerate(names)]
+        handles.append(Line2D([], [], linestyle="none", marker=".", color="0.5", label="single runs"))
         found = {c for _, cells in lines for cell in cells if cell.first for c in curves(cell.first)}
         _legend(figure, [*handles, *_closed_form_legend(found)])
         caption = (
@@ -312,9 +323,12 @@ def _draw_closed_form(
     return [v for _, _, y in users for v in y]
 
 
-def _limits(ax: Axes, heights: Sequence[float]) -> None:
-    """Around these heights, from zero if that costs little; a longer bar leaves the panel."""
+def _limits(ax: Axes, heights: Sequence[float], bars: Sequence[float] = ()) -> None:
+    """Around these heights, from zero if that costs little, and the ends of the bars that do not lie far outside."""
     low, high = min(heights), max(heights)
+    room = 0.6 * (high - low)
+    inside = [end for end in bars if low - room <= end <= high + room]
+    low, high = min([low, *inside]), max([high, *inside])
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     ax.set_ylim(-margin / 2 if 0 <= low < 0.4 * high else low - margin, high + margin)
 
@@ -326,8 +340,9 @@ def _draw_baselines(ax: Axes, report: Report) -> None:
     for name, value in sorted({baseline(run) for run in report.usable}):
         if low < value < high + room:
             ax.axhline(value, color="0.55", linewidth=0.8, zorder=0)
-            ax.annotate(name, (1, value), (-2, 2), xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                        ha="right", va="bottom", color="0.4", fontsize=9)  # fmt: skip
+            text = "mean image" if name == "mean" else name
+            ax.annotate(text, (0, value), (4, 2), xycoords=ax.get_yaxis_transform(), textcoords="offset points",
+                        ha="left", va="bottom", color="0.4", fontsize=9)  # fmt: skip
             ax.set_ylim(low, max(ax.get_ylim()[1], value + room / 3))
 
 
@@ -351,15 +366,15 @@ def rate_distortion(report: Report) -> Drawn | None:
                 ax.plot(x, y, linestyle="none", alpha=0.8, zorder=3, **_style(i))
         for curve in found:
             line = curve.at(report, np.geomspace(min(ts) / 3, max(curve.spectrum(report)[0], *ts), 400))
-            keep = line["kl"] <= 1.1 * max(kls) + 1
+            keep = (line["kl"] <= 1.1 * max(kls) + 1) & (line["kl"] >= 0.85 * min(kls) - 1)
             ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
             own = {round(run.value("effective_x_var"), 9) for run in report.usable if curve in curves(run)}
             at = curve.at(report, sorted(own))
             ax.plot(at["kl"], at["sse"], "+", color="0.3", markersize=9, zorder=2)
             if len({c.z_dim for c in found}) > 1:
                 end = int(np.flatnonzero(keep)[0])
-                ax.annotate(f"k = {curve.z_dim}", (line["kl"][end], line["sse"][end]), (0, 4), color="0.3",
-                            textcoords="offset points", fontsize=9, ha="right")  # fmt: skip
+                ax.annotate(f"k = {curve.z_dim}", (line["kl"][end], line["sse"][end]), (0, -4), color="0.3",
+                            textcoords="offset points", fontsize=9, ha="right", va="top")  # fmt: skip
         ax.margins(x=0.06)
         ax.set_ylim(top=min(ax.get_ylim()[1], max(sses) + 0.45 * (max(sses) - min(sses)) + 1))
         ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
@@ -367,8 +382,7 @@ def rate_distortion(report: Report) -> Drawn | None:
         handles = [
             Line2D([], [], linestyle="none", label=line_label(r), **_style(i)) for i, (r, _) in enumerate(lines) if r
         ]
-        if report.main:
-            _label_cells(figure, ax, report, lines)
+        if report.main and _label_cells(figure, ax, report, lines):
             handles.append(Line2D([], [], linestyle="none", label=f"(numbers: {short(report.main)})"))
         cross = Line2D([], [], color="0.3", marker="+", linestyle="none", label="closed form at the same settings")
         _legend(figure, [*handles, *_closed_form_legend(found), cross])
@@ -380,29 +394,37 @@ def rate_distortion(report: Report) -> Drawn | None:
         return Drawn(_png(figure), caption + _left_out(len(lines), len(report.lines), "groups"))
 
 
-def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> None:
-    """The main setting's value beside each cell, once where cells of one value lie together, clear of each other."""
+def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> bool:
+    """Writes the main setting's value beside each cell, once where cells of one value lie together.
+
+    Labels keep clear of each other, and cells of one line that lie too close together for labels have none.
+
+    Returns:
+        Whether there is any label.
+    """
+    assert report.main is not None
     figure.draw_without_rendering()  # so that the axes have their place
-    placed: list[tuple[float, float]] = []  # of labels, in pixels
-    named: list[tuple[str, float, float]] = []  # of cells, in pixels
+    labels: list[tuple[float, float]] = []  # in pixels
+    named: list[tuple[str, float, float]] = []  # cells that have a label, in pixels
     for _, cells in lines:
-        for cell in cells:
-            if not cell.usable or report.main is None:
-                continue
+        usable = [cell for cell in cells if cell.usable]
+        points = [ax.transData.transform((c.mean("test_kl"), c.mean("test_sse"))) for c in usable]
+        for cell, (x, y) in zip(usable, points, strict=True):
             text = words(cell.settings[report.main])
-            point = cell.mean("test_kl"), cell.mean("test_sse")
-            x, y = ax.transData.transform(point)
             if any(t == text and math.hypot(a - x, b - y) < 60 for t, a, b in named):
                 continue
-            for offset in ((18, 22), (-22, -24), (18, -24), (-22, 24), (18, 48)):
-                at = x + offset[0], y + offset[1]
-                if all(abs(at[0] - a) > 12 * max(3, len(text)) or abs(at[1] - b) > 24 for a, b in placed):
+            if sum(math.hypot(a - x, b - y) < 40 for a, b in points) > 1:  # itself, and a neighbour
+                continue
+            for offset in ((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46)):
+                at = x + offset[0] + math.copysign(6 * len(text), offset[0]), y + offset[1]
+                if all(abs(at[0] - a) > 14 * len(text) or abs(at[1] - b) > 24 for a, b in labels):
                     break
-            placed.append(at)
+            labels.append(at)
             named.append((text, x, y))
-            scale = 72 / figure.dpi
-            ax.annotate(text, point, (offset[0] * scale, offset[1] * scale), textcoords="offset points", fontsize=9,
-                        ha="left" if offset[0] > 0 else "right", va="center", zorder=5)  # fmt: skip
+            place = offset[0] * 72 / figure.dpi, offset[1] * 72 / figure.dpi
+            ax.annotate(text, (cell.mean("test_kl"), cell.mean("test_sse")), place, textcoords="offset points",
+                        fontsize=9, ha="left" if offset[0] > 0 else "right", va="center", zorder=5)  # fmt: skip
+    return bool(labels)
 
 
 # ---------------------------------------------------------------------------------------------- learning curves
@@ -442,6 +464,7 @@ def learning_curves(report: Report) -> Drawn | None:
         figure = Figure(figsize=(WIDTH, 3.6 if one else 5.4), dpi=DPI, layout="constrained")
         shape = (1, 2) if one else (2, len(shown))
         panels = figure.subplots(*shape, sharex=True, sharey=False if one else "row", squeeze=False)
+        written: list[tuple[Axes, list[tuple[float, float, str, str]]]] = []
         for j, (rest, cells) in enumerate(shown):
             for q, (quantity, label) in enumerate(QUANTITIES.items()):
                 ax = panels[0, q] if one else panels[q, j]
@@ -453,13 +476,15 @@ def learning_curves(report: Report) -> Drawn | None:
                     ax.plot(x, y, color=COLOURS[i], linestyle=dashes[i % len(dashes)], marker=marker)
                     ends.append((x[-1], y[-1], words(value) if axis.key else "", COLOURS[i]))
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-                _label_ends(ax, ends)
+                written.append((ax, ends))
                 if one or j == 0:
                     ax.set_ylabel(f"training {label.replace(' (', chr(10) + '(')}")
                 if one or q == 1:
                     ax.set_xlabel("epoch")
                 if not one and q == 0:
                     ax.set_title(line_label(rest))
+        for ax, ends in written:  # once the panels of a row have their common scale
+            _label_ends(ax, ends)
         if axis.key:
             styles = [{"color": COLOURS[i], "linestyle": dashes[i % len(dashes)]} for i in range(len(values))]
             names = [f"{short(axis.key)} {words(value)}" for value in values]
@@ -483,7 +508,8 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None
 GAP = 2  # pixels between the images of a run's sheet (vae/pictures.py)
 SHEET_COLUMNS = 10
 SHEET_SHOWN = 56
-SHEET_WIDTH = 1200  # pixels at most, if an image is not wider; shown at 800
+SHEET_WIDTH = 1200  # pixels at most, where images are small; shown at 800
+PAD = 20  # pixels between blocks
 PIXELS = {1: 380_000, 3: 220_000}  # by channels: so much of small noisy images fits into MAX_BYTES
 
 
@@ -545,13 +571,15 @@ def samples(report: Report) -> Drawn | None:
     read = [sheet for _, sheet in sheets if sheet]
     if not read:
         return None
-    if len({title for title, _ in sheets}) == len(sheets) == per_row and per_row > 6:
+    if len({title for title, _ in sheets}) == len(sheets) == per_row and per_row > 4:
         per_row = -(-per_row // 2)  # one long line, in two
     area = max(sheet[0][0].width * sheet[0][0].height for sheet in read)
     channels = max(data["image_shape"][0] for data in report.datasets.values())
     each = PIXELS[channels] // (area * len(read))  # images a cell
     n_rows = min(10, max(map(len, read)), max(4, 20 * per_row // len(sheets)))
-    n_columns = max(3, min(8, each // n_rows))
+    width = max(sheet[0][0].width for sheet in read)
+    fitting = int((SHEET_WIDTH / per_row - PAD) / (width * max(1, round(SHEET_SHOWN / width)) + 2))
+    n_columns = max(3, min(8, each // n_rows, fitting))
     n_rows = max(3, min(n_rows, each // n_columns))
     blocks = [(title, [row[:n_columns] for row in _spread(sheet, n_rows)]) for title, sheet in sheets]
     caption = (
@@ -566,19 +594,18 @@ def _tiled(blocks: Sequence[tuple[str, list[list[Image.Image]]]], per_row: int) 
     """Blocks of images, each under its title; a block without images says so."""
     n_rows, n_columns = max(len(b) for _, b in blocks), max(len(b[0]) for _, b in blocks if b)
     size = max(b[0][0].width for _, b in blocks if b), max(b[0][0].height for _, b in blocks if b)
-    pad = 20
-    scale = max(1, int(SHEET_WIDTH / (per_row * (n_columns * (size[0] + 1) + pad / 2))))
+    scale = max(1, round(SHEET_SHOWN / size[0]))
     step = size[0] * scale + 2, size[1] * scale + 2
     width, height = n_columns * step[0], n_rows * step[1]
     font = _font()
     titles = [_wrapped(title, font, width) for title, _ in blocks]
     head = LINE * max(map(len, titles)) + 8
     canvas = Image.new(
-        "RGB", (pad + per_row * (width + pad), 10 + -(-len(blocks) // per_row) * (head + height + 14)), "white"
+        "RGB", (PAD + per_row * (width + PAD), 10 + -(-len(blocks) // per_row) * (head + height + 14)), "white"
     )
     draw = ImageDraw.Draw(canvas)
     for i, (title, (_, rows)) in enumerate(zip(titles, blocks, strict=True)):
-        x, y = pad + i % per_row * (width + pad), 6 + i // per_row * (head + height + 14)
+        x, y = PAD + i % per_row * (width + PAD), 6 + i // per_row * (head + height + 14)
         for j, line in enumerate(title):
             draw.text((x, y + head - 8 - LINE * (len(title) - j)), line, fill="black", font=font)
         if not rows:
@@ -595,14 +622,17 @@ def _enlarged(image: Image.Image, scale: int) -> Image.Image:
 
 
 def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """Lines of at most that many pixels where the text has commas or blanks to break it at."""
-    lines: list[str] = []
-    for part in text.replace(", ", ",\0").replace(" ", "\0").split("\0"):
-        if lines and font.getlength(f"{lines[-1]} {part}") <= width:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(part)
-    return lines
+    """Lines of at most that many pixels, broken after commas or, where a part is too long, at blanks."""
+    lines = [""]
+    for part in text.split(", "):
+        pieces = [part] if font.getlength(part) <= width else part.split(" ")
+        for i, piece in enumerate(pieces):
+            joint = ", " if i == 0 else " "
+            if lines[-1] and font.getlength(f"{lines[-1]}{joint}{piece}") <= width:
+                lines[-1] += f"{joint}{piece}"
+            else:
+                lines.append(piece)
+    return [line for line in lines if line] or [""]
 
 
 def reconstructions(report: Report) -> Drawn | None:

@@ -106,7 +106,7 @@ class GridSweeper(Sweeper):
         return self.compose([a for a in arguments if a.lstrip("+").startswith("experiment=")])
 
     def undone(self, row: Sequence[str], arguments: Sequence[str]) -> list[str]:
-        """Overrides for what the experiment fixes and a row's option has no use for: `z_dim=pca` undoes `z_dim.value`."""
+        """Overrides for what the experiment fixes and a row's option does not use: `z_dim=pca` undoes `z_dim.value`."""
         chosen = dict(override.lstrip("+").split("=", 1) for override in row if "=" in override)
         foreign = [
             name

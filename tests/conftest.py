@@ -8,7 +8,7 @@ import torch
 from vae.config import Config
 from vae.data import ImageData
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # toy steps gain nothing from a second thread, and lose much where the cores are busy
 
 
 def make_data(

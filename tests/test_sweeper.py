@@ -110,7 +110,7 @@ X_VAR_SEED = [(1.0, 0), (1.0, 1), (0.1, 0), (0.1, 1)]
         ("x_var=1 seed=0 model.hidden=[400],[400,200]", ("model.hidden",), [([400],), ([400, 200],)]),
         ("tiny x_var=1 seed=0 z_dim=40", ("z_dim.value",), [(40,)]),
         # also where an option has no use for it
-        ("tiny x_var=1 seed=0 z_dim=pca model=conv", ("z_dim.value", "z_dim.variance", "model.hidden"), [(None, 0.9, None)]),
+        ("tiny x_var=1 seed=0 z_dim=pca model=conv", ("z_dim.variance", "model.channels"), [(0.9, [32, 64, 128])]),
         ("tiny x_var=1 seed=0 z_dim=fixed,pca", ("z_dim.kind", "z_dim.value"), [("fixed", 30), ("pca", None)]),
         # an option of a group that the experiment sweeps by its number
         ("points z_dim=pca label_placement=none beta=1 model.hidden=[8]", ("z_dim.kind",), [("pca",)]),

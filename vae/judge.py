@@ -139,7 +139,7 @@ class Judge:
 
     @classmethod
     def of(cls, data: ImageData, cache_root: Path) -> Judge:
-        """The judge of a dataset, from the cache if it is there, else trained (20 s at most) and cached.
+        """The judge of a dataset, from the cache if it is there, else trained (3 to 25 s) and cached.
 
         With a single class, or fewer than MIN_TRAIN images to train on, the network keeps its random weights: it tells
         no classes apart (`test_accuracy` is None), but its features still serve, as those of the untrained networks do
@@ -174,7 +174,10 @@ class Judge:
 
     @cached_property
     def test_accuracy(self) -> float | None:
-        """Share of all test images whose class the judge gives: what `sample_accuracy` can reach; None if untrained."""
+        """Share of all test images whose class the judge gives, to read `sample_accuracy` beside; None if untrained.
+
+        Samples can exceed it: a blurred typical digit is easier to read than an odd real one.
+        """
         if not _classifies(self.data) or len(self.data.test_x) == 0:
             return None
         return _share(self.predict(self.data.test_x), self.data.test_y)
@@ -248,8 +251,8 @@ def scores(
         reconstructions: of the images `judge.held_out`, shaped like the samples.
 
     Returns:
-        sample_accuracy: share of samples that the judge gives their class; the judge's own `test_accuracy` is what real
-            images reach. None without labels, or if the judge is untrained.
+        sample_accuracy: share of samples that the judge gives their class; real images reach `judge.test_accuracy`.
+            None without labels, or if the judge is untrained.
         sample_ffd, reconstruction_ffd: feature Frechet distance to the held-out images. It is 0 for perfect
             reconstructions, and `real_ffd` for perfect samples.
         real_ffd: of as many training images that the judge has not seen, from the held-out images.

@@ -1,0 +1,273 @@
+"""What a user gets wrong: one line that names the setting, the value and what is allowed; nothing is written.
+
+Each case goes through run.py as the command line would, most of them in this process, so that torch is loaded once.
+"""
+
+import os
+import re
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+RUN_PY = Path(__file__).parent.parent / "run.py"
+CACHES = {".cache", ".vae-cache"}  # what is read or worked out once from a dataset, whatever is trained on it
+FOLDER = "a folder with train/<class>/* and test/<class>/*"
+TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.tf32, trainer.device, "
+GROUPS = "beta, dataset, experiment, label_placement, label_repeat, model, objective, trainer, x_var, z_dim, seed, out"
+EXPERIMENT = "# @package _global_\nstudy: {{name: own}}\nhydra: {{mode: MULTIRUN, sweeper: {{points: {}}}}}\n"
+
+# A command line, and how the one line on stderr begins.
+CASES = {
+    "unknown option": ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or"),
+    "unknown option of a sweep": ("-m model=mlp,cnn", "model=cnn: not an option (did you mean conv?); allowed: conv, li"),
+    "number for an option": ("model=5", "model=5: not an option; allowed: conv, linear, mlp"),
+    "list for an option": ("model=[mpl]", "model=mpl: not an option (did you mean mlp?); allowed: conv, linear, mlp"),
+    "null for an option": ("x_var=null", "x_var=null: not an option; allowed: fixed, learned, or a number"),
+    "no option": ("x_var=", "x_var=: not an option; allowed: fixed, learned, or a number"),
+    "no value": ("x_var.value=", "x_var.value=: wrong type; allowed: a number > 0"),
+    "null": ("trainer.epochs=null", "trainer.epochs=null: wrong type; allowed: a whole number >= 1"),
+    "typo in a key": (
+        "trainer.epoch=3",
+        f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}",
+    ),
+    "typo in an added key": ("+trainer.epoch=3", "trainer.epoch=3: no such setting (did you mean trainer.epochs?); al"),
+    "typo in a dictionary": ("x_var={valu:1}", "x_var={valu:1}: no such setting (did you mean x_var.value?); allowed: "),
+    "unknown group": ("foo=3", f"foo=3: no such setting; allowed: {GROUPS}"),
+    "typo in a group": ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
+    "setting of an unknown group": ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
+    "unknown experiment": ("nonsense", "experiment=nonsense: not an option; allowed: beta, labels, sweep, xvar"),
+    "typo in an experiment": ("-m xvra", "experiment=xvra: not an option (did you mean xvar?); allowed: beta, labels, "),
+    "two experiments": ("xvar labels", "experiment=xvar: experiment is given more than once; allowed: once"),
+    "sweep over experiments": ("-m experiment=xvar,labels", "experiment=xvar,labels: several experiments; allowed: one"),
+    "negative": ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
+    "zero": ("beta=0", "beta.value=0.0: out of range; allowed: a number > 0"),
+    "NaN": ("x_var=nan", "x_var.value=nan: out of range; allowed: a number > 0"),
+    "infinite": ("trainer.lr=inf", "trainer.lr=inf: out of range; allowed: a number > 0 and <= 10"),
+    "word for a whole number": ("trainer.epochs=abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
+    "fraction for a whole number": ("trainer.epochs=2.5", "trainer.epochs=2.5: wrong type; allowed: a whole number >= 1"),
+    "word for yes or no": ("trainer.tf32=maybe", "trainer.tf32=maybe: wrong type; allowed: true or false"),
+    "number for a list": ("model.hidden=5", "model.hidden=5: wrong type; allowed: a list of whole numbers, each >= 1"),
+    "word in a list": ("model.hidden=[a]", "model.hidden[0]=a: wrong type; allowed: a list of whole numbers, each >= 1"),
+    "zero in a list": ("model.hidden=[8,0]", "model.hidden=[8, 0]: out of range; allowed: a list of whole numbers, each"),
+    "empty list": ("model.hidden=[]", "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
+    "not among the words": ("trainer.lr_schedule=step", "trainer.lr_schedule=step: not an option; allowed: one of const"),
+    "z_dim of zero": ("z_dim=0", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
+    "z_dim over the input": ("z_dim=785", "z_dim.value=785: out of range; allowed: at most 784, the pixels of an image"),
+    "ratio below one": (
+        "z_dim=compression z_dim.ratio=0.5",
+        "z_dim.ratio=0.5: out of range; allowed: a number >= 1",
+    ),
+    "ratio over the input": ("z_dim=compression z_dim.ratio=785", "z_dim.ratio=785: out of range; allowed: at most 784"),
+    "share over one": (
+        "z_dim=pca z_dim.variance=1.1",
+        "z_dim.variance=1.1: out of range; allowed: a number > 0 and <= 1",
+    ),
+    "setting of another option": (
+        "beta.cycles=3",
+        "beta.cycles=3: beta=constant does not use it; allowed: with beta=cyclical only",
+    ),
+    "warm-up longer than the training": (
+        "beta=warmup beta.epochs=3 trainer.epochs=2",
+        "beta.epochs=3: the warm-up would not end; allowed: at most trainer.epochs=2",
+    ),
+    "options that exclude each other": (
+        "objective=per_dim x_var=learned",
+        "x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo",
+    ),
+    "convolutions too deep": (
+        "model=conv model.channels=[1,2,3,4,5]",
+        "model.channels=[1, 2, 3, 4, 5]: too many layers for images of 28x28, each halves them; allowed: at most 4",
+    ),
+    "batch larger than the data": (
+        "trainer.batch_size=4001",
+        "trainer.batch_size=4001: out of range; allowed: at most 4000, the training images",
+    ),
+    "negative seed": ("seed=-1", "seed=-1: out of range; allowed: a whole number >= 0 and <= "),
+    "fraction for a seed": ("seed=1.5", "seed=1.5: wrong type; allowed: a whole number >= 0 and <= "),
+    "word for a seed": ("seed=abc", "seed=abc: wrong type; allowed: a whole number >= 0 and <= "),
+    "sweep without -m": ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value, or a sweep with -m"),
+    "words and numbers": ("-m x_var=learned,0.1", "x_var=learned,0.1: words and numbers mixed; allowed: numbers, or fix"),
+    "endless sweep": ("-m x_var=interval(0.1,1)", "x_var.value=interval(0.1,1): an interval has no end to sweep; allow"),
+    "bad value in a row": ("-m x_var=1,-0.1 seed=0,1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
+    "bad type in a row": ("-m trainer.epochs=1,abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
+    "bad value for an experiment": ("sweep trainer.lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
+    "same setting twice": ("seed=0 seed=1", "seed=0: seed is given more than once; allowed: once"),
+    "same setting in two forms": ("x_var=1 x_var.value=2", "x_var.value=1: x_var.value is given more than once; allowed"),
+    "open bracket": ("x_var=[", "x_var=[: cannot be read (no viable alternative at input '['); allowed: name=value, with"),
+    "open bracket in a value": ("model.hidden=[4", "model.hidden=[4: cannot be read (no viable alternative at input '[4"),
+    "no equals sign": ("x_var.value", "x_var.value: cannot be read (missing EQUAL at '<EOF>'); allowed: name=value, with"),
+    "unknown reference": ("trainer.lr='${foo}'", "trainer.lr=${foo}: wrong type; allowed: a number > 0 and <= 10"),
+    "unknown flag": ("--foo", "unrecognized arguments: --foo; allowed: the flags of python run.py --hydra-help"),
+    "flags that exclude each other": ("--cfg job -m", "Only one of --run, --multirun, --cfg, --info and --shell_comple"),
+    "unknown flag value": ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs' (choose from"),
+    "config folder missing": ("--config-dir nowhere xvar", "Additional config directory "),
+    "unknown launcher": ("-m hydra/launcher=stakced", "hydra/launcher=stakced: not an option (did you mean stacked?); al"),
+    "pictures without a folder": ("dataset=image_folder", f"dataset.root=null: must be given; allowed: {FOLDER}"),
+    "folder missing": ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
+    "folder without a slash": ("dataset=good", "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder"),
+    "folder empty": ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
+    "folder without test": ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
+    "folder is a file": ("dataset=./file", f"dataset.root=./file: is not a folder; allowed: {FOLDER}"),
+    "picture unreadable": ("dataset=./broken", "dataset.root=./broken: cannot read the picture train/a/0.png (cannot id"),
+    "one class only": ("dataset=./one trainer.batch_size=2", "label_placement=both: the dataset has one class only, so"),
+    "few pictures": ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    "size out of range": ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8"),
+    "two channels": ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3"),
+    "offline": ("dataset=mnist", "dataset.root=data: MNIST is not complete in data/MNIST/raw, and its download failed; "),
+    "outputs below a file": ("output_dir=file/outputs", "output_dir=file/outputs: cannot write to "),
+    "outputs below a file, of a sweep": ("-m seed=0,1 output_dir=file", "output_dir=file: cannot write to "),
+    "outputs where none can be": ("output_dir=/proc/outputs", "output_dir=/proc/outputs: cannot be written to (No such"),
+    "no outputs": ("output_dir=", "output_dir=: empty; allowed: a folder"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with some good and some bad folders of pictures, and no network."""
+    for folder, classes, splits in (("good", "ab", ("train", "test")), ("one", "a", ("train", "test")),
+                                    ("broken", "ab", ("train", "test")), ("no_test", "ab", ("train",))):  # fmt: skip
+        for split in splits:
+            for name in classes:
+                (tmp_path / folder / split / name).mkdir(parents=True)
+                for i in range(2):
+                    Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(
+                        tmp_path / folder / split / name / f"{i}.png"
+                    )
+    (tmp_path / "broken/train/a/0.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # where nobody listens
+    for variable in ("no_proxy", "NO_PROXY", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files under a folder but for the caches of datasets."""
+    files = (p for p in folder.rglob("*") if not CACHES & set(p.parts))
+    return {p: p.read_bytes() if p.is_file() else b"" for p in files if p.is_file() or not _only_caches(p)}
+
+
+def _only_caches(folder: Path) -> bool:
+    inside = list(folder.iterdir())
+    return bool(inside) and all(p.name in CACHES for p in inside)
+
+
+RunPy = Callable[[str], tuple[int, str, str]]
+
+
+@pytest.fixture
+def run_py(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunPy:
+    """Runs run.py in this process: exit status, stdout, stderr."""
+
+    def run(command: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(RUN_PY), *shlex.split(command)])
+        with pytest.raises(SystemExit) as leaving:
+            runpy.run_path(str(RUN_PY), run_name="__main__")
+        assert isinstance(leaving.value.code, int)
+        return leaving.value.code, *capfd.readouterr()
+
+    return run
+
+
+def quoted(command: str) -> str:
+    """What a shell would make of the brackets and braces that stand here without quotes."""
+    return command if "'" in command else " ".join(shlex.quote(word) for word in command.split())
+
+
+@pytest.mark.parametrize(("command", "line"), CASES.values(), ids=CASES)
+def test_one_line_and_nothing_written(here: Path, run_py: RunPy, command: str, line: str) -> None:
+    before = contents(here)
+    status, out, err = run_py(quoted(command))
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"run.py: {line}")
+    assert err.count("\n") == 1
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize(
+    ("points", "line"),
+    [
+        ("[5]", "In 'experiment/own': ValidationError raised while composing config: Cannot assign int to Dict[str, Any]"),
+        ("[{z_dim.valu: 10}]", "z_dim.valu=10: no such setting (did you mean z_dim.value?); allowed: z_dim.kind, "),
+        ("[{z_dim.value: 10}, {z_dim.value: -1}]", "z_dim.value=-1: out of range; allowed: a whole number >= 1"),
+        ("[{x_var: lerned}]", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned"),
+        ("[{", "while parsing a flow node"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str) -> None:
+    (here / "conf/experiment").mkdir(parents=True)
+    (here / "conf/experiment/own.yaml").write_text(EXPERIMENT.format(points))
+    before = contents(here)
+    status, out, err = run_py("--config-dir conf own")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"run.py: {line}")
+    assert contents(here) == before
+
+
+def test_no_gpu(here: Path, run_py: RunPy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = contents(here)
+    expected = "run.py: trainer.device=cuda: there is no usable GPU; allowed here: auto, cpu\n"
+    assert run_py("trainer.device=cuda") == (2, "", expected)
+    assert contents(here) == before
+
+
+def test_traceback_on_request(here: Path, run_py: RunPy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    status, _, err = run_py("trainer.epochs=abc")
+    assert status == 2
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("\nrun.py: trainer.epochs=abc: wrong type; allowed: a whole number >= 1\n")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_a_defect_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only mistakes of the user are put into one line; this one is ours, raised inside the run."""
+    monkeypatch.setattr("experiments.job.plan", lambda configs: [][0])
+    monkeypatch.setattr(sys, "argv", [str(RUN_PY)])
+    with pytest.raises(IndexError):
+        runpy.run_path(str(RUN_PY), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("x_var=lerned", CASES["unknown option"][1]),
+        ("x_var=-0.1", CASES["negative"][1]),
+        ("-m x_var=1,-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
+        ("dataset=./nowhere", CASES["folder missing"][1]),
+    ],
+)
+def test_in_a_process_of_its_own(here: Path, command: str, line: str) -> None:
+    before = contents(here)
+    done = subprocess.run([sys.executable, RUN_PY, *command.split()], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"run.py: {line}")
+    assert contents(here) == before
+
+
+def test_ctrl_c(here: Path) -> None:
+    command = [sys.executable, RUN_PY, "trainer.epochs=100000", "model.hidden=[8]", "trainer.threads=1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(here.glob("outputs/runs/*/run.log")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "run.py: stopped; the same command goes on from here"
+    assert not re.search(r"Traceback|Error", err)
+    assert list(here.glob("outputs/runs/*/checkpoint.pt"))
