@@ -203,7 +203,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, OverrideParseException):
-        reason = error.message.splitlines()[0]
+        reason = next(line for line in error.message.splitlines() if not line.startswith("Error parsing"))
         return (
             f"{error.override}: cannot be read ({reason}); allowed: name=value, with quotes around special characters"
         )
@@ -220,19 +220,17 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
             return f"{m[1]}: several values; allowed: one value, or a sweep with -m"
         return " ".join(line.strip() for line in str(error).splitlines()[:2])
     key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Config())}
+    hint = re.search(r"To append to your config use \+(.*)", str(error))
+    given = hint[1] if hint else next((o for o in overrides if o.lstrip("+").startswith(f"{key}=")), key).lstrip("+")
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and not key.startswith("hydra."):
-        m = re.search(r"To append to your config use \+(.*)", str(error))
-        given = m[1] if m else next((o for o in overrides if o.partition("=")[0].lstrip("+").startswith(key)), key)
         group = key.partition(".")[0] + "."
         names = [name for name in known if name.startswith(group)] or [*groups(), *(n for n in known if "." not in n)]
-        near = _nearest(key, [*names, *known])
-        return f"{given.lstrip('+')}: no such setting{near}; allowed: {', '.join(names)}"
+        return f"{given}: no such setting{_nearest(key, [*names, *known])}; allowed: {', '.join(names)}"
     if not isinstance(cause, ValidationError):
-        return f"{key}: {reason}"
+        return f"{given}: {reason}"
     value = "null" if cause.value is None else cause.value
-    if (meta := known.get(re.sub(r"\[\d+\]$", "", key))) is not None:
-        return f"{key}={value}: wrong type; allowed: {vae_config.allowed(meta)}"
-    return f"{key}={value}: {reason}"
+    meta = known.get(re.sub(r"\[\d+\]$", "", key))
+    return f"{key}={value}: " + (f"wrong type; allowed: {vae_config.allowed(meta)}" if meta else reason)
 
 
 def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[str, int] | None:

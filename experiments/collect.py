@@ -144,7 +144,8 @@ def _trend(report: Report) -> list[str]:
         first, last = (f(cells, key=lambda cell: cell.mean("test_sse")) for f in (max, min))
     parts = []
     for column, name, unit in (("test_kl", "KL", " nats"), ("test_sse", "SSE", "")):
-        change = paired_interval(*({r.seed: r.value(column) for r in cell.usable} for cell in (first, last)))
+        a, b = ({run.seed: run.value(column) for run in cell.usable} for cell in (first, last))
+        change = paired_interval(a, b)
         ends = f"{_plus_minus(first, column)} to {_plus_minus(last, column)}{unit}"
         if change.excludes_zero:
             parts.append(f"{name} {'rises' if change.mean > 0 else 'falls'} from {ends}")
@@ -165,9 +166,9 @@ def _effects(report: Report) -> list[str]:
             continue
         reference = tables.reference_value(report, key)
         same, parts = [], []
-        for value in report.values(key):
+        for value in [v for v in report.values(key) if v != reference]:
             kl, sse = (tables.effect(report, key, reference, value, c) for c in ("test_kl", "test_sse"))
-            if words(value) == words(reference) or kl.n < 2:
+            if kl.n < 2:
                 continue
             if kl.excludes_zero or sse.excludes_zero:
                 parts.append(f"at {words(value)} KL is {_change(kl)} and SSE {_change(sse)}")

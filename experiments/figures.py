@@ -495,12 +495,20 @@ def learning_curves(report: Report) -> Drawn | None:
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each line's label at its end, moved apart where two would overlap: (x, y, text, colour)."""
+    """Writes each line's label at its end, (x, y, text, colour), a little moved where two would overlap.
+
+    Where lines end too close together for that, the legend has to do.
+    """
     low, high = ax.get_ylim()
-    below = -math.inf
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        below = max(y, below + 0.075 * (high - low))
-        ax.annotate(text, (x, below), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=9)
+    gap = 0.075 * (high - low)
+    ordered = sorted(ends, key=lambda end: end[1])
+    places: list[float] = []
+    for _, y, _, _ in ordered:
+        places.append(max(y, places[-1] + gap) if places else y)
+    if any(place - end[1] > gap for place, end in zip(places, ordered, strict=True)):
+        return
+    for place, (x, _, text, colour) in zip(places, ordered, strict=True):
+        ax.annotate(text, (x, place), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=9)
 
 
 # ---------------------------------------------------------------------------------------------- contact sheets
@@ -583,8 +591,9 @@ def samples(report: Report) -> Drawn | None:
     n_rows = max(3, min(n_rows, each // n_columns))
     blocks = [(title, [row[:n_columns] for row in _spread(sheet, n_rows)]) for title, sheet in sheets]
     caption = (
-        f"Samples from the prior (decoder means) of the lowest seed of each setting: {n_rows} rows and {n_columns} "
-        "columns of the run's own sheet. Where the decoder is given the label, a row is a class and a column one z."
+        f"Samples from the prior (decoder means) of the lowest seed of each setting{_by(report)}: {n_rows} rows and "
+        f"{n_columns} columns of the run's own sheet. Where the decoder is given the label, a row is a class and a "
+        "column one z."
     )
     shown = sum(1 for _, cell in grid if cell)
     return Drawn(shrunk(_tiled(blocks, per_row)), caption + _left_out(shown, len(report.cells), "settings"))
@@ -673,8 +682,13 @@ def reconstructions(report: Report) -> Drawn | None:
         for c, image in enumerate(images):
             canvas.paste(_enlarged(image, scale), (left + c * (image.width * scale + 4), y))
         y += height
-    caption = "Held-out images and their reconstructions from z = μ, of the lowest seed of each setting."
+    caption = f"Held-out images and their reconstructions from z = μ, of the lowest seed of each setting{_by(report)}."
     return Drawn(shrunk(canvas), caption + _left_out(n_cells, len(report.cells), "settings"))
+
+
+def _by(report: Report) -> str:
+    names = [short(key) for key in report.keys if len(report.values(key)) > 1]
+    return f" of {', '.join(names)}" if names else ""
 
 
 def _picked(sheet: list[list[Image.Image]], offset: int) -> list[Image.Image]:

@@ -16,6 +16,20 @@ from vae.model import Architecture
 
 SCHEMA_VERSION = 1
 
+SCORES = {
+    "sample_accuracy": "share of class-conditional samples to which the judge gives their class; null without labels",
+    "sample_ffd": "feature Frechet distance of samples to held-out images (no Inception FID); compares under one judge only",
+    "reconstruction_ffd": "the same of reconstructions (z = mu) of those held-out images",
+    "real_ffd": "the same of as many training images: the floor",
+    "sample_density": "density of the samples (Naeem et al. 2020)",
+    "sample_coverage": "coverage of the samples (Naeem et al. 2020)",
+    "sample_sharpness": "variance of the Laplacian, mean over samples",
+    "reconstruction_sharpness": "the same of reconstructions",
+    "real_sharpness": "the same of held-out images",
+    "judge": "hash of the frozen classifier that gave these scores",
+    "judge_accuracy": "its own accuracy on held-out images; null where it is untrained",
+}
+
 _PER_SPLIT = {
     "sse": "squared error per image, z sampled",
     "sse_mean": "squared error per image, z = mu",
@@ -54,10 +68,11 @@ COLUMNS: dict[str, str] = {
     "x_var": "variance of the decoder at the end",
     "effective_x_var": "b/(2a) of the loss a·SSE + b·KL",
     "theory_kl_low": "closed form of the linear VAE: KL, nats per image",
-    "theory_kl_high": "the same, upper end where label_placement=decoder leaves an interval",
+    "theory_kl_high": "the same; for label_placement=decoder the within-class and the unconditional case are the two",
     "theory_sse_low": "closed form: squared error per image, z sampled",
-    "theory_sse_high": "the same, upper end",
+    "theory_sse_high": "the same; for label_placement=decoder neither KL nor SSE alone need lie between the two",
     "model_sha256": "of model.pt",
+    **SCORES,
     **{f"{split}_{name}": f"{doc}; {split} images" for split in ("train", "test") for name, doc in _PER_SPLIT.items()},
 }
 

@@ -7,8 +7,9 @@ holds: independent, roughly normal values for the t intervals; independent trial
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -59,7 +60,7 @@ def mean_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> In
 
 
 def paired_interval(
-    first: Mapping[Hashable, float], second: Mapping[Hashable, float], confidence: float = CONFIDENCE
+    first: Mapping[Any, float], second: Mapping[Any, float], confidence: float = CONFIDENCE
 ) -> Interval:
     """The mean of second - first over the keys (seeds) that both have, with its t interval.
 

@@ -39,10 +39,12 @@ from vae import pictures
 from vae.config import Config, ConfigError, Dataset, identity, validate
 from vae.data import Facts, ImageData
 from vae.evaluate import evaluate
+from vae.judge import Judge
+from vae.judge import scores as judge_scores
 from vae.model import Architecture, resolve
 from vae.stack import Stack
 from vae.train import diverged, train_epoch
-from vae.trained import pack, unpack
+from vae.trained import TrainedVAE, pack, unpack
 
 CHECKPOINT_SHARE = 0.02  # of the training time that writing checkpoints may take
 CPU_STACK = 16  # more runs at once gain nothing on a CPU and are lost together in memory
@@ -262,6 +264,7 @@ class _Trainer:
     ) -> None:
         self.progress, self.hydra_nodes, self.stopping = progress, hydra_nodes, stopping
         self.on_device: tuple[str, str, dict[str, torch.Tensor]] | None = None
+        self.judges: dict[str, Judge] = {}
 
     def tensors(self, run: Run, device: torch.device) -> dict[str, torch.Tensor]:
         """The run's data on the device, flat; kept until another dataset or device is asked for."""
@@ -272,6 +275,21 @@ class _Trainer:
             moved = {k: v.to(device) for k, v in {**flat, "train_y": d.train_y, "test_y": d.test_y}.items()}
             self.on_device = (*key, moved)
         return self.on_device[2]
+
+    def scores(self, run: Run, model: TrainedVAE) -> dict[str, Any]:
+        """How good the run's samples and reconstructions are, by the judge of its data."""
+        d = run.data
+        if d.content_hash not in self.judges:
+            self.judges[d.content_hash] = Judge.of(d, Path(run.config.output_dir) / ".cache")
+        judge = self.judges[d.content_hash]
+        x, y = d.test_x[judge.held_out], d.test_y[judge.held_out]
+        conditional = run.config.label_placement.kind != "none"
+        samples = model.sample(y, seed=run.config.seed)
+        return {
+            **judge_scores(judge, samples, y if conditional else None, model.reconstruct(x, y)),
+            "judge": judge.hash,
+            "judge_accuracy": judge.test_accuracy,
+        }
 
     def train(self, runs: Sequence[Run]) -> list[Outcome]:
         """Outcomes of those runs that this process could lock; the others are somebody else's at the moment."""
@@ -404,7 +422,7 @@ class _Trainer:
             model_sha256=None,
             train={},
             test={},
-            scores={},
+            scores=dict.fromkeys(result.SCORES),
             diverged=True,
         )
         folder.log(f"diverged in epoch {stack.epoch}")
@@ -449,7 +467,7 @@ class _Trainer:
             model_sha256=hashlib.sha256(packed).hexdigest(),
             train=train,
             test=test,
-            scores={},
+            scores=self.scores(run, model),
             diverged=False,
         )
         folder.write("provenance.json", provenance(run, stack.device) | times)
