@@ -401,11 +401,16 @@ def _failure_notes(report: Report) -> list[str]:
 
 
 def _generation_notes(report: Report) -> list[str]:
-    return [
-        "Judged by a frozen classifier of the dataset (vae/judge.py). FFD is the Frechet distance in its features, no "
-        "Inception FID; the value for real images is the floor. Density and coverage: Naeem et al. 2020. Sharpness: "
-        "variance of the Laplacian; below the real images' is blurred, above is noise."
+    notes = [
+        "Judged by a frozen classifier of the dataset (vae/judge.py), whose own accuracy on held-out images bounds that "
+        "of samples. FFD is the Frechet distance in its features, no Inception FID; the value of real images is the "
+        "floor. Density and coverage: Naeem et al. 2020. Sharpness is the variance of the Laplacian: below that of real "
+        "images is blurred, above it is noise."
     ]
+    judges = {(run.dataset_hash, run.result.get("judge")) for run in report.usable if run.result}
+    if len(judges) > len({data for data, _ in judges}):
+        notes.append("> **Warning:** the runs were judged by different classifiers; their FFD cannot be compared.")
+    return notes
 
 
 TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {

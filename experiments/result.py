@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 SCORES = {
     "sample_accuracy": "share of class-conditional samples to which the judge gives their class; null without labels",
-    "sample_ffd": "feature Frechet distance of samples to held-out images (no Inception FID); compares under one judge only",
+    "sample_ffd": "feature Frechet distance, samples to held-out images; no Inception FID, compares under one judge",
     "reconstruction_ffd": "the same of reconstructions (z = mu) of those held-out images",
     "real_ffd": "the same of as many training images: the floor",
     "sample_density": "density of the samples (Naeem et al. 2020)",

@@ -43,6 +43,7 @@ GENERATION = {
     "sample_sharpness": "sharpness, samples",
     "reconstruction_sharpness": "sharpness, reconstructions",
     "real_sharpness": "sharpness, real images",
+    "judge_accuracy": "accuracy of the judge",
 }
 LABEL_SETTINGS = ("label_placement", "label_repeat.value", "label_repeat")
 DEFAULTS = {"label_placement": "both", "label_repeat.value": 5, "label_repeat": "fixed"}

@@ -3,6 +3,7 @@
 Each case goes through run.py as the command line would, most of them in this process, so that torch is loaded once.
 """
 
+import itertools
 import os
 import re
 import runpy
@@ -26,122 +27,138 @@ GROUPS = "beta, dataset, experiment, label_placement, label_repeat, model, objec
 EXPERIMENT = "# @package _global_\nstudy: {{name: own}}\nhydra: {{mode: MULTIRUN, sweeper: {{points: {}}}}}\n"
 
 # A command line, and how the one line on stderr begins.
-CASES = {
-    "unknown option": ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or"),
-    "unknown option of a sweep": ("-m model=mlp,cnn", "model=cnn: not an option (did you mean conv?); allowed: conv, li"),
-    "number for an option": ("model=5", "model=5: not an option; allowed: conv, linear, mlp"),
-    "list for an option": ("model=[mpl]", "model=mpl: not an option (did you mean mlp?); allowed: conv, linear, mlp"),
-    "null for an option": ("x_var=null", "x_var=null: not an option; allowed: fixed, learned, or a number"),
-    "no option": ("x_var=", "x_var=: not an option; allowed: fixed, learned, or a number"),
-    "no value": ("x_var.value=", "x_var.value=: wrong type; allowed: a number > 0"),
-    "null": ("trainer.epochs=null", "trainer.epochs=null: wrong type; allowed: a whole number >= 1"),
-    "typo in a key": (
-        "trainer.epoch=3",
-        f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}",
+CASES = [
+    # options of a group
+    ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or a number"),
+    ("-m model=mlp,cnn", "model=cnn: not an option; allowed: conv, linear, mlp"),
+    ("model=5", "model=5: not an option; allowed: conv, linear, mlp"),
+    ("model=[mpl]", "model=mpl: not an option (did you mean mlp?); allowed: conv, linear, mlp"),
+    ("x_var=null", "x_var=null: not an option; allowed: fixed, learned, or a number"),
+    ("x_var=", "x_var=: not an option; allowed: fixed, learned, or a number"),
+    ("x_var.value=", "x_var.value=: wrong type; allowed: a number > 0"),
+    ("trainer.epochs=null", "trainer.epochs=null: wrong type; allowed: a whole number >= 1"),
+    # names of settings
+    ("trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
+    ("+trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
+    ("x_var={valu:1}", "x_var={valu:1}: no such setting (did you mean x_var.value?); allowed: x_var.kind, x_var.value"),
+    ("foo=3", f"foo=3: no such setting; allowed: {GROUPS}"),
+    ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
+    ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
+    # experiments
+    ("nonsense", "experiment=nonsense: not an option; allowed: beta, labels, sweep, xvar"),
+    ("-m xvra", "experiment=xvra: not an option (did you mean xvar?); allowed: beta, labels, sweep, xvar"),
+    ("xvar labels", "experiment=xvar: experiment is given more than once; allowed: once"),
+    (
+        "-m experiment=xvar,labels",
+        "experiment=xvar,labels: several experiments; allowed: one of beta, labels, sweep, xvar",
     ),
-    "typo in an added key": ("+trainer.epoch=3", "trainer.epoch=3: no such setting (did you mean trainer.epochs?); al"),
-    "typo in a dictionary": ("x_var={valu:1}", "x_var={valu:1}: no such setting (did you mean x_var.value?); allowed: "),
-    "unknown group": ("foo=3", f"foo=3: no such setting; allowed: {GROUPS}"),
-    "typo in a group": ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
-    "setting of an unknown group": ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
-    "unknown experiment": ("nonsense", "experiment=nonsense: not an option; allowed: beta, labels, sweep, xvar"),
-    "typo in an experiment": ("-m xvra", "experiment=xvra: not an option (did you mean xvar?); allowed: beta, labels, "),
-    "two experiments": ("xvar labels", "experiment=xvar: experiment is given more than once; allowed: once"),
-    "sweep over experiments": ("-m experiment=xvar,labels", "experiment=xvar,labels: several experiments; allowed: one"),
-    "negative": ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
-    "zero": ("beta=0", "beta.value=0.0: out of range; allowed: a number > 0"),
-    "NaN": ("x_var=nan", "x_var.value=nan: out of range; allowed: a number > 0"),
-    "infinite": ("trainer.lr=inf", "trainer.lr=inf: out of range; allowed: a number > 0 and <= 10"),
-    "word for a whole number": ("trainer.epochs=abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
-    "fraction for a whole number": ("trainer.epochs=2.5", "trainer.epochs=2.5: wrong type; allowed: a whole number >= 1"),
-    "word for yes or no": ("trainer.tf32=maybe", "trainer.tf32=maybe: wrong type; allowed: true or false"),
-    "number for a list": ("model.hidden=5", "model.hidden=5: wrong type; allowed: a list of whole numbers, each >= 1"),
-    "word in a list": ("model.hidden=[a]", "model.hidden[0]=a: wrong type; allowed: a list of whole numbers, each >= 1"),
-    "zero in a list": ("model.hidden=[8,0]", "model.hidden=[8, 0]: out of range; allowed: a list of whole numbers, each"),
-    "empty list": ("model.hidden=[]", "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
-    "not among the words": ("trainer.lr_schedule=step", "trainer.lr_schedule=step: not an option; allowed: one of const"),
-    "z_dim of zero": ("z_dim=0", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
-    "z_dim over the input": ("z_dim=785", "z_dim.value=785: out of range; allowed: at most 784, the pixels of an image"),
-    "ratio below one": (
-        "z_dim=compression z_dim.ratio=0.5",
-        "z_dim.ratio=0.5: out of range; allowed: a number >= 1",
+    # values
+    ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
+    ("beta=0", "beta.value=0.0: out of range; allowed: a number > 0"),
+    ("x_var=nan", "x_var.value=nan: out of range; allowed: a number > 0"),
+    ("trainer.lr=inf", "trainer.lr=inf: out of range; allowed: a number > 0 and <= 10"),
+    ("trainer.epochs=abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
+    ("trainer.epochs=2.5", "trainer.epochs=2.5: wrong type; allowed: a whole number >= 1"),
+    ("trainer.tf32=maybe", "trainer.tf32=maybe: wrong type; allowed: true or false"),
+    ("model.hidden=5", "model.hidden=5: wrong type; allowed: a list of whole numbers, each >= 1"),
+    ("model.hidden=[a]", "model.hidden[0]=a: wrong type; allowed: a list of whole numbers, each >= 1"),
+    ("model.hidden=[8,0]", "model.hidden=[8, 0]: out of range; allowed: a list of whole numbers, each >= 1"),
+    ("model.hidden=[]", "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
+    ("trainer.lr_schedule=step", "trainer.lr_schedule=step: not an option; allowed: one of constant, cosine"),
+    # settings that do not fit each other, or the data
+    ("z_dim=0", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
+    ("z_dim=785", "z_dim.value=785: out of range; allowed: at most 784, the pixels of an image"),
+    ("z_dim=compression z_dim.ratio=0.5", "z_dim.ratio=0.5: out of range; allowed: a number >= 1"),
+    (
+        "z_dim=compression z_dim.ratio=785",
+        "z_dim.ratio=785: out of range; allowed: at most 784, the pixels of an image",
     ),
-    "ratio over the input": ("z_dim=compression z_dim.ratio=785", "z_dim.ratio=785: out of range; allowed: at most 784"),
-    "share over one": (
-        "z_dim=pca z_dim.variance=1.1",
-        "z_dim.variance=1.1: out of range; allowed: a number > 0 and <= 1",
-    ),
-    "setting of another option": (
-        "beta.cycles=3",
-        "beta.cycles=3: beta=constant does not use it; allowed: with beta=cyclical only",
-    ),
-    "warm-up longer than the training": (
+    ("z_dim=pca z_dim.variance=1.1", "z_dim.variance=1.1: out of range; allowed: a number > 0 and <= 1"),
+    ("beta.cycles=3", "beta.cycles=3: beta=constant does not use it; allowed: with beta=cyclical only"),
+    (
         "beta=warmup beta.epochs=3 trainer.epochs=2",
         "beta.epochs=3: the warm-up would not end; allowed: at most trainer.epochs=2",
     ),
-    "options that exclude each other": (
+    (
         "objective=per_dim x_var=learned",
         "x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo",
     ),
-    "convolutions too deep": (
+    (
         "model=conv model.channels=[1,2,3,4,5]",
-        "model.channels=[1, 2, 3, 4, 5]: too many layers for images of 28x28, each halves them; allowed: at most 4",
+        "model.channels=[1, 2, 3, 4, 5]: too many layers for images of 28x28, each halves them",
     ),
-    "batch larger than the data": (
-        "trainer.batch_size=4001",
-        "trainer.batch_size=4001: out of range; allowed: at most 4000, the training images",
+    ("trainer.batch_size=4001", "trainer.batch_size=4001: out of range; allowed: at most 4000, the training images"),
+    # seeds
+    ("seed=-1", "seed=-1: out of range; allowed: a whole number >= 0 and <= "),
+    ("seed=1.5", "seed=1.5: wrong type; allowed: a whole number >= 0 and <= "),
+    ("seed=abc", "seed=abc: wrong type; allowed: a whole number >= 0 and <= "),
+    # sweeps
+    ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value, or a sweep with -m"),
+    ("-m x_var=learned,0.1", "x_var=learned,0.1: words and numbers mixed; allowed: numbers, or fixed, learned"),
+    (
+        "-m x_var=interval(0.1,1)",
+        "x_var.value=interval(0.1,1): an interval has no end to sweep; allowed: a list of values or range()",
     ),
-    "negative seed": ("seed=-1", "seed=-1: out of range; allowed: a whole number >= 0 and <= "),
-    "fraction for a seed": ("seed=1.5", "seed=1.5: wrong type; allowed: a whole number >= 0 and <= "),
-    "word for a seed": ("seed=abc", "seed=abc: wrong type; allowed: a whole number >= 0 and <= "),
-    "sweep without -m": ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value, or a sweep with -m"),
-    "words and numbers": ("-m x_var=learned,0.1", "x_var=learned,0.1: words and numbers mixed; allowed: numbers, or fix"),
-    "endless sweep": ("-m x_var=interval(0.1,1)", "x_var.value=interval(0.1,1): an interval has no end to sweep; allow"),
-    "bad value in a row": ("-m x_var=1,-0.1 seed=0,1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
-    "bad type in a row": ("-m trainer.epochs=1,abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
-    "bad value for an experiment": ("sweep trainer.lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
-    "same setting twice": ("seed=0 seed=1", "seed=0: seed is given more than once; allowed: once"),
-    "same setting in two forms": ("x_var=1 x_var.value=2", "x_var.value=1: x_var.value is given more than once; allowed"),
-    "open bracket": ("x_var=[", "x_var=[: cannot be read (no viable alternative at input '['); allowed: name=value, with"),
-    "open bracket in a value": ("model.hidden=[4", "model.hidden=[4: cannot be read (no viable alternative at input '[4"),
-    "no equals sign": ("x_var.value", "x_var.value: cannot be read (missing EQUAL at '<EOF>'); allowed: name=value, with"),
-    "unknown reference": ("trainer.lr='${foo}'", "trainer.lr=${foo}: wrong type; allowed: a number > 0 and <= 10"),
-    "unknown flag": ("--foo", "unrecognized arguments: --foo; allowed: the flags of python run.py --hydra-help"),
-    "flags that exclude each other": ("--cfg job -m", "Only one of --run, --multirun, --cfg, --info and --shell_comple"),
-    "unknown flag value": ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs' (choose from"),
-    "config folder missing": ("--config-dir nowhere xvar", "Additional config directory "),
-    "unknown launcher": ("-m hydra/launcher=stakced", "hydra/launcher=stakced: not an option (did you mean stacked?); al"),
-    "pictures without a folder": ("dataset=image_folder", f"dataset.root=null: must be given; allowed: {FOLDER}"),
-    "folder missing": ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
-    "folder without a slash": ("dataset=good", "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder"),
-    "folder empty": ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
-    "folder without test": ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
-    "folder is a file": ("dataset=./file", f"dataset.root=./file: is not a folder; allowed: {FOLDER}"),
-    "picture unreadable": ("dataset=./broken", "dataset.root=./broken: cannot read the picture train/a/0.png (cannot id"),
-    "one class only": ("dataset=./one trainer.batch_size=2", "label_placement=both: the dataset has one class only, so"),
-    "few pictures": ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
-    "size out of range": ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8"),
-    "two channels": ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3"),
-    "offline": ("dataset=mnist", "dataset.root=data: MNIST is not complete in data/MNIST/raw, and its download failed; "),
-    "outputs below a file": ("output_dir=file/outputs", "output_dir=file/outputs: cannot write to "),
-    "outputs below a file, of a sweep": ("-m seed=0,1 output_dir=file", "output_dir=file: cannot write to "),
-    "outputs where none can be": ("output_dir=/proc/outputs", "output_dir=/proc/outputs: cannot be written to (No such"),
-    "no outputs": ("output_dir=", "output_dir=: empty; allowed: a folder"),
-}  # fmt: skip
+    ("-m x_var=1,-0.1 seed=0,1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
+    ("-m trainer.epochs=1,abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
+    ("sweep trainer.lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
+    # what cannot be read
+    ("seed=0 seed=1", "seed=0: seed is given more than once; allowed: once"),
+    ("x_var=1 x_var.value=2", "x_var.value=1: x_var.value is given more than once; allowed: once"),
+    ("x_var=[", "x_var=[: cannot be read (no viable alternative at input '['); allowed: name=value"),
+    ("model.hidden=[4", "model.hidden=[4: cannot be read (no viable alternative at input '[4'); allowed: name=value"),
+    ("x_var.value", "x_var.value: cannot be read (missing EQUAL at '<EOF>'); allowed: name=value"),
+    ("trainer.lr='${foo}'", "trainer.lr=${foo}: Interpolation key 'foo' not found"),
+    # flags
+    ("--foo", "unrecognized arguments: --foo; allowed: the flags of python run.py --hydra-help"),
+    ("--cfg job -m", "Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified"),
+    ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs'"),
+    ("--config-dir nowhere xvar", "Additional config directory '"),
+    (
+        "-m hydra/launcher=stakced",
+        "hydra/launcher=stakced: not an option (did you mean stacked?); allowed: basic, ",
+    ),
+    # datasets
+    ("dataset=image_folder", f"dataset.root=null: must be given; allowed: {FOLDER}"),
+    ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
+    (
+        "dataset=good",
+        "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, photos",
+    ),
+    ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
+    ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
+    ("dataset=./file", f"dataset.root=./file: is not a folder; allowed: {FOLDER}"),
+    ("dataset=./broken", "dataset.root=./broken: cannot read the picture train/a/0.png"),
+    (
+        "dataset=./one trainer.batch_size=2",
+        "label_placement=both: the dataset has one class only, so there is nothing to condition on; allowed: none",
+    ),
+    ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8 and <= 256"),
+    ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)"),
+    ("dataset=mnist", "dataset.root=data: MNIST is not complete in data/MNIST/raw, and its download failed"),
+    # where to write
+    ("output_dir=file/outputs", "output_dir=file/outputs: cannot write to "),
+    ("-m seed=0,1 output_dir=file", "output_dir=file: cannot write to "),
+    (
+        "output_dir=/proc/outputs",
+        "output_dir=/proc/outputs: cannot be written to (No such file or directory); allowed: a folder of yours",
+    ),
+    ("output_dir=", "output_dir=: empty; allowed: a folder, . for this one"),
+]
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with some good and some bad folders of pictures, and no network."""
-    for folder, classes, splits in (("good", "ab", ("train", "test")), ("one", "a", ("train", "test")),
-                                    ("broken", "ab", ("train", "test")), ("no_test", "ab", ("train",))):  # fmt: skip
-        for split in splits:
-            for name in classes:
-                (tmp_path / folder / split / name).mkdir(parents=True)
-                for i in range(2):
-                    Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(
-                        tmp_path / folder / split / name / f"{i}.png"
-                    )
+    both = ("train", "test")
+    folders = {"good": ("ab", both), "broken": ("ab", both), "one": ("a", both), "no_test": ("ab", both[:1])}
+    for name, (classes, splits) in folders.items():
+        for split, label in itertools.product(splits, classes):
+            folder = tmp_path / name / split / label
+            folder.mkdir(parents=True)
+            for i in range(2):
+                Image.fromarray(np.full((8, 8), 40 * i, np.uint8)).save(folder / f"{i}.png")
     (tmp_path / "broken/train/a/0.png").write_text("no picture")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -176,7 +193,8 @@ def run_py(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
         with pytest.raises(SystemExit) as leaving:
             runpy.run_path(str(RUN_PY), run_name="__main__")
         assert isinstance(leaving.value.code, int)
-        return leaving.value.code, *capfd.readouterr()
+        out, err = capfd.readouterr()
+        return leaving.value.code, out, err
 
     return run
 
@@ -186,7 +204,7 @@ def quoted(command: str) -> str:
     return command if "'" in command else " ".join(shlex.quote(word) for word in command.split())
 
 
-@pytest.mark.parametrize(("command", "line"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("command", "line"), CASES, ids=[command for command, _ in CASES])
 def test_one_line_and_nothing_written(here: Path, run_py: RunPy, command: str, line: str) -> None:
     before = contents(here)
     status, out, err = run_py(quoted(command))
@@ -200,13 +218,13 @@ def test_one_line_and_nothing_written(here: Path, run_py: RunPy, command: str, l
 @pytest.mark.parametrize(
     ("points", "line"),
     [
-        ("[5]", "In 'experiment/own': ValidationError raised while composing config: Cannot assign int to Dict[str, Any]"),
+        ("[5]", "In 'experiment/own': ValidationError raised while composing config: Cannot assign int to Dict["),
         ("[{z_dim.valu: 10}]", "z_dim.valu=10: no such setting (did you mean z_dim.value?); allowed: z_dim.kind, "),
         ("[{z_dim.value: 10}, {z_dim.value: -1}]", "z_dim.value=-1: out of range; allowed: a whole number >= 1"),
         ("[{x_var: lerned}]", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned"),
-        ("[{", "while parsing a flow node"),
+        ("[{", "while parsing a flow "),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str) -> None:
     (here / "conf/experiment").mkdir(parents=True)
     (here / "conf/experiment/own.yaml").write_text(EXPERIMENT.format(points))
@@ -245,17 +263,16 @@ def test_a_defect_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("x_var=lerned", CASES["unknown option"][1]),
-        ("x_var=-0.1", CASES["negative"][1]),
-        ("-m x_var=1,-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
-        ("dataset=./nowhere", CASES["folder missing"][1]),
+        ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or a number\n"),
+        ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0\n"),
+        ("-m x_var=1,-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0\n"),
+        ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}\n"),
     ],
 )
 def test_in_a_process_of_its_own(here: Path, command: str, line: str) -> None:
     before = contents(here)
     done = subprocess.run([sys.executable, RUN_PY, *command.split()], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith(f"run.py: {line}")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"run.py: {line}")
     assert contents(here) == before
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,3 +210,298 @@ def write_sweep(
     folder.mkdir(parents=True)
     (folder / "sweep.json").write_text(json.dumps(manifest))
     return folders
+
+
+def collected(tmp_path: Path, name: str = "trial") -> str:
+    return collect.collect(name, tmp_path).read_text()
+
+
+def failed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What the command says in its one line on stderr."""
+    assert collect.main(list(argv)) != 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_report_has_all_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = {"question": "Does it work?", "source": "a study", "published": [{"x_var.value": 1, "kl_offset": 50.0}]}
+    write_sweep(
+        tmp_path,
+        params={"x_var.value": [1, 0.1], "label_placement": ["both", "encoder"], "seed": [0, 1, 2]},
+        study=study,
+    )
+    assert collect.main(["trial", "--output-dir", str(tmp_path)]) == 0
+    folder = tmp_path / "reports" / "trial"
+    assert capsys.readouterr().out.strip() == str(folder / "report.md")
+    text = (folder / "report.md").read_text()
+    order = [
+        "# A trial",
+        "*Does it work?*",
+        "**Data.** synthetic (no source: made up): 400 training and 100 held-out images, 8×8×1, so D = 64",
+        "**Key findings.**",
+        "## What was run",
+        "seeds: 0 to 2",
+        "epochs 3",
+        "## Loss convention",
+        "SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL",
+        "## KLD and R-loss on held-out images",
+        "quoted from a study",
+        "## Likelihood",
+        "## By label_placement",
+        "## Failures",
+        "## Training against held-out images",
+        "## Baselines",
+        "## Figures",
+        "## Runs and provenance",
+        "## How to make it again",
+        "```sh\npython run.py -m test",
+        "python -m experiments.collect",
+    ]
+    positions = [text.index(part) for part in order]
+    assert positions == sorted(positions)
+    assert "per_dim" not in text.split("## Figures")[0]
+    for link in ("figures/swept.png", "figures/rate_distortion.png", "figures/learning.png", "runs.csv"):
+        assert f"({link})" in text
+        assert (folder / link).exists()
+    names = {p.name for p in (folder / "tables").iterdir()}
+    assert {"headline.md", "headline.csv", "failures.csv", "label_placement.md", "baselines.md"} <= names
+    assert (tmp_path / "reports" / "synthetic-joint.png").exists()
+    index = (tmp_path / "reports" / "index.md").read_text()
+    assert "| [A trial](trial/report.md) | `trial` | synthetic | 12 | 2030-01-02 | From x_var 1 to 0.1" in index
+
+
+def test_the_same_runs_give_the_same_report(tmp_path: Path):
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
+
+    def files() -> dict[str, bytes]:
+        collected(tmp_path)
+        return {str(p): p.read_bytes() for p in (tmp_path / "reports").rglob("*") if p.is_file()}
+
+    assert files() == files()
+
+
+def test_strays_are_never_picked_up(tmp_path: Path):
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
+    before = collected(tmp_path)
+    rows = (tmp_path / "reports" / "trial" / "runs.csv").read_text()
+    write_sweep(tmp_path, "stray", {"x_var.value": [0.5], "seed": [0, 1]})
+    (tmp_path / "reports" / "stray" / "sweep.json").unlink()
+    (tmp_path / "runs" / "not a run").mkdir()
+    (tmp_path / "runs" / "file").write_text("x")
+    assert collected(tmp_path) == before
+    assert (tmp_path / "reports" / "trial" / "runs.csv").read_text() == rows
+
+
+def test_files_of_an_earlier_report_go_away(tmp_path: Path):
+    write_sweep(tmp_path, params={"label_placement": ["both", "encoder"], "seed": [0, 1]})
+    collected(tmp_path)
+    folder = tmp_path / "reports" / "trial"
+    assert (folder / "tables" / "label_placement.csv").exists()
+    manifest = json.loads((folder / "sweep.json").read_text())
+    manifest["runs"] = [row for row in manifest["runs"] if row["settings"]["label_placement"] == "both"]
+    (folder / "sweep.json").write_text(json.dumps(manifest))
+    collected(tmp_path)
+    assert not (folder / "tables" / "label_placement.csv").exists()
+
+
+def test_findings_say_what_differs_and_what_does_not(tmp_path: Path):
+    shift = {"both": 0.0, "decoder": 0.01, "encoder": 3.0}
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        noise = 0.1 * settings["seed"] * (-1) ** (settings["label_placement"] == "decoder")
+        return row | {"test_kl": 10 + shift[settings["label_placement"]] + noise, "test_sse": 5.0 + noise}
+
+    params = {"x_var.value": [0.1], "label_placement": list(shift), "seed": [0, 1, 2, 3]}
+    write_sweep(tmp_path, params=params, change=change)
+    text = collected(tmp_path)
+    assert "at encoder KL is higher (+3 ± 0) and SSE no different beyond the interval" in text
+    assert "at decoder neither KL nor SSE differs beyond its interval" in text
+
+
+def test_findings_name_the_failing_settings(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | str:
+        if settings["x_var.value"] == 1:
+            return row | {"test_active_units": 0, "test_sse": 13.2} if settings["seed"] == 0 else "CudaError: <bad> | x"
+        return row
+
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}, change=change)
+    text = collected(tmp_path)
+    assert "1 of 4 runs (5–70 %) is without usable numbers and left out of every mean; 1 of 2 at x_var 1." in text
+    assert "1 of 3 runs (6–79 %) is collapsed: no latent dimension is active; 1 of 2 at x_var 1." in text
+    assert r"failed, CudaError: \<bad\> \| x" in text
+    assert "| 1 | 1 of 2 |" in text
+
+
+def test_a_report_of_failures_alone_appears_and_says_so(tmp_path: Path):
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}, change=lambda settings, row: "Boom: no")
+    text = collected(tmp_path)
+    assert "None of the 4 runs has usable numbers: Boom: no (4)." in text
+    assert "No run has numbers or pictures to draw." in text
+    assert "0 of 2" in text
+    assert "0 of 4" in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_one_run_has_no_interval(tmp_path: Path):
+    write_sweep(tmp_path)
+    text = collected(tmp_path)
+    assert "(n = 1)" in text
+    assert "One run: KL" in text
+    assert " ± " not in text.split("## KLD and R-loss")[1].split("Mean ± 95")[0]
+
+
+def test_one_seed_makes_no_claims(tmp_path: Path):
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "model": ["mlp", "conv"]})
+    text = collected(tmp_path)
+    assert "one seed: no interval" in text
+    assert "nothing is said about differences by model" in text
+
+
+def test_odd_names_are_escaped(tmp_path: Path):
+    data = DATA | {"name": "my|pictures *2*"}
+    write_sweep(tmp_path, params={"model": ["a|b", "_c_"], "seed": [0, 1]}, data=data, study={"title": "A <b> | [c]"})
+    text = collected(tmp_path)
+    assert text.startswith("# A \\<b\\> \\| \\[c\\]\n")
+    assert "| a\\|b | 2 |" in text
+    assert (tmp_path / "reports" / "my_pictures__2_-joint.png").exists()
+    assert "my\\|pictures \\*2\\*" in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_differing_provenance_is_a_warning(tmp_path: Path):
+    folders = write_sweep(tmp_path, params={"seed": [0, 1, 2]})
+    assert "Warning" not in collected(tmp_path)
+    other = PROVENANCE | {"threads": 8, "versions": {"python": "3.12.1", "torch": "2.8.0"}}
+    (folders[0] / "provenance.json").write_text(json.dumps(other))
+    (folders[1] / "provenance.json").unlink()
+    text = collected(tmp_path)
+    assert "**Warning:** the runs differ in threads: 8 (1 runs); 2 (1 runs)." in text
+    assert "**Warning:** the runs differ in versions: torch 2.8.0 (1 runs); torch 2.9.0 (1 runs)." in text
+    assert "1 runs have no readable provenance.json" in text
+
+
+def test_two_datasets_become_a_setting(tmp_path: Path):
+    write_sweep(tmp_path, params={"seed": [0, 1]})
+    folder = tmp_path / "reports" / "trial"
+    manifest = json.loads((folder / "sweep.json").read_text())
+    manifest["datasets"]["e" * 64] = DATA | {"name": "other", "n_train": 7}
+    manifest["runs"][1]["dataset_hash"] = "e" * 64
+    (folder / "sweep.json").write_text(json.dumps(manifest))
+    text = collected(tmp_path)
+    assert "| synthetic | 1 |" in text
+    assert "| other | 1 |" in text
+    assert "other (no source: made up): 7 training" in text
+    assert (tmp_path / "reports" / "other-joint.png").exists()
+
+
+def test_datasets_of_one_name_are_kept_apart(tmp_path: Path):
+    write_sweep(tmp_path, params={"seed": [0, 1]})
+    folder = tmp_path / "reports" / "trial"
+    manifest = json.loads((folder / "sweep.json").read_text())
+    manifest["datasets"]["e" * 64] = dict(DATA)
+    manifest["runs"][1]["dataset_hash"] = "e" * 64
+    (folder / "sweep.json").write_text(json.dumps(manifest))
+    assert "| synthetic eeeeee | 1 |" in collected(tmp_path)
+    assert {p.name for p in (tmp_path / "reports").glob("*.png")} == {
+        "synthetic-dddddd-joint.png",
+        "synthetic-eeeeee-joint.png",
+    }
+
+
+def test_an_unknown_report_names_the_folder_and_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert "it has none" in failed(capsys, "xvar", "--output-dir", str(tmp_path))
+    write_sweep(tmp_path, "labels", {"seed": [0]})
+    write_sweep(tmp_path, "xvar-seed=0", {"seed": [0]})
+    line = failed(capsys, "label", "--output-dir", str(tmp_path))
+    assert str(tmp_path / "reports") in line
+    assert "did you mean labels?" in line
+    assert "labels, xvar-seed=0" in line
+    assert "no such report" in failed(capsys, "../reports/labels", "--output-dir", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"manifest_version": 99}',
+        '{"manifest_version": 1}',
+        '{"manifest_version": 1, "swept": ["seed"], "datasets": {}, "runs": [{"run": "a"}]}',
+        '{"manifest_version": 1, "swept": [], "datasets": {}, "runs": [], "study": {}, "fixed": {}, "versions": {}}',
+    ],
+)
+def test_a_broken_manifest_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str):
+    folder = tmp_path / "reports" / "trial"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(content)
+    assert str(folder / "sweep.json") in failed(capsys, "trial", "--output-dir", str(tmp_path))
+    assert not (folder / "report.md").exists()
+
+
+def test_a_broken_neighbour_does_no_harm(tmp_path: Path):
+    write_sweep(tmp_path, params={"seed": [0]})
+    (tmp_path / "reports" / "broken").mkdir()
+    (tmp_path / "reports" / "broken" / "sweep.json").write_text("{")
+    assert "A trial" in collected(tmp_path)
+    assert "broken" not in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_a_broken_result_is_a_hole(tmp_path: Path):
+    folders = write_sweep(tmp_path, params={"seed": [0, 1, 2]})
+    (folders[0] / "result.json").write_text("{")
+    (folders[1] / "result.json").write_text("[1]")
+    text = collected(tmp_path)
+    assert "| 1 of 3 |" in text
+    assert "result.json cannot be read" in text
+    assert "schema_version None, this program reads 1" in text
+
+
+def test_versions_agree():
+    assert report.RESULT_VERSION == result.SCHEMA_VERSION
+
+
+def test_the_collector_needs_no_torch():
+    code = "import sys; import experiments.collect; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
+def test_every_column_is_documented():
+    text = (Path(__file__).parent.parent / "outputs" / "README.md").read_text()
+    assert [column for column in result.COLUMNS if f"`{column}`" not in text] == []
+
+
+def test_synthetic_rows_have_the_columns_of_real_ones():
+    row = result_row("run", {}, DATA)
+    assert set(result.COLUMNS) - set(row) <= set(result.SCORES)
+
+
+def test_a_manifest_of_real_runs_can_be_read(tmp_path: Path, toy: Any):
+    from conftest import tiny_config
+    from omegaconf import OmegaConf
+
+    from experiments.store import RunFolder
+    from experiments.sweep import Run
+    from vae.data import facts as facts_of
+    from vae.model import resolve
+
+    facts = facts_of(toy)
+    runs = []
+    for placement in ("both", "none"):
+        for repeat in (1, 5):
+            settings = tiny_config(label_placement__kind=placement, label_repeat__value=repeat)
+            arch = resolve(settings, toy.image_shape, toy.n_classes, facts.eigenvalues)
+            folder = RunFolder(tmp_path / "runs" / f"{placement}{repeat if placement == 'both' else ''}")
+            runs.append(Run(settings, arch, toy, facts, folder))
+    job = OmegaConf.structured(tiny_config())
+    content = report.manifest(runs, ["label_placement", "label_repeat.value", "trainer.threads"], "real", job)
+    report.write_manifest(content, tmp_path)
+    found = report.read("real", tmp_path)
+    # repeating has no part in a run without labels: its two rows are one run and one cell
+    assert [tuple(run.settings.values()) for run in found.runs] == [("both", 1), ("both", 5), ("none", None)]
+    assert found.keys == ["label_placement", "label_repeat.value"]  # threads change no number
+    assert found.manifest["fixed"]["x_var.value"] == 0.1
+    assert "label_repeat.value" not in found.manifest["fixed"]
+    assert len(found.datasets[toy.content_hash]["eigenvalues"]) == 64
+    assert "None of the 3 runs has usable numbers: not finished (3)." in collected(tmp_path, "real")

@@ -1,0 +1,180 @@
+"""The command line: short forms, help, tab completion, start-up."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import cli
+from experiments.sweeper import GridSweeper
+from vae.config import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("command", "rewritten"),
+    [
+        ("", ""),
+        ("x_var=learned", "x_var=learned"),
+        ("x_var=0.1", "x_var.value=0.1"),
+        ("z_dim=10,100", "z_dim.value=10,100"),
+        ("beta=1e-3,.5", "beta.value=1e-3,.5"),
+        ("x_var=choice(1,0.1)", "x_var.value=choice(1,0.1)"),
+        ("label_repeat=range(1,4)", "label_repeat.value=range(1,4)"),
+        ("z_dim=sort(3,1)", "z_dim.value=sort(3,1)"),
+        ("x_var=-1 beta=nan", "x_var.value=-1 beta.value=nan"),
+        ("model=mlp,conv x_var=fixed,learned", "model=mlp,conv x_var=fixed,learned"),
+        ("model=glob(*)", "model=glob(*)"),
+        ("xvar", "experiment=xvar"),
+        ("my-own_experiment2", "experiment=my-own_experiment2"),
+        ("experiment=xvar", "experiment=xvar"),
+        ("dataset=mnist", "dataset=mnist"),
+        ("dataset=./a", "dataset=image_folder dataset.root='./a'"),
+        ("dataset=../a(b),/c", "dataset=image_folder dataset.root='../a(b)','/c'"),
+        ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
+        ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
+        ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),
+        ("x_var=1 --multirun seed=0,1", "--multirun x_var.value=1 seed=0,1"),
+        ("--config-dir mine xvar", "--config-dir mine experiment=xvar"),
+        ("-sc query=bash", "-sc query=bash"),
+    ],
+)
+def test_short_forms(command: str, rewritten: str) -> None:
+    assert cli.rewrite(command.split()) == rewritten.split()
+
+
+@pytest.mark.parametrize(
+    "command", ["x_var=learned,0.1", "x_var=null", "model=5", "experiment=a,b", "seed=0 seed=0", "-x"]
+)
+def test_what_is_refused(command: str) -> None:
+    with pytest.raises(ConfigError, match=r"; allowed: "):
+        cli.rewrite(command.split())
+
+
+@pytest.mark.parametrize("command", ["xvar", "-m xvar", "-m experiment=xvar", "xvar -m"])
+def test_an_experiment_is_a_sweep_with_and_without_m(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps: list[int] = []
+    monkeypatch.setattr(GridSweeper, "sweep", lambda self, arguments: sweeps.append(len(self.batch(arguments)[0])))
+    monkeypatch.setattr(sys, "argv", ["run.py", *command.split()])
+    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    assert sweeps == [50]
+
+
+def test_no_trace_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["run.py", "x_var=0.3"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    seen = []
+    cli.run(lambda: seen.append((sys.argv[1:], os.environ["HYDRA_FULL_ERROR"])))
+    assert seen == [(["x_var.value=0.3"], "1")]
+    assert (sys.argv, "HYDRA_FULL_ERROR" in os.environ) == (argv, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
+        (cli.SweepFailed("1 of 2 runs failed"), 1, "1 of 2 runs failed"),
+        (cli.Stop("diverged", 1), 1, "diverged"),
+        (ConfigError("seed=-1: out of range"), 2, "seed=-1: out of range"),
+    ],
+)
+def test_how_it_ends(
+    error: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def entry() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(entry)
+    assert leaving.value.code == status
+    assert capsys.readouterr() == ("", f"run.py: {line}\n")
+
+
+def run_py(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "run.py", *arguments],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_help() -> None:
+    text = run_py("--help")
+    for group in cli.groups():
+        for option in cli.options(group):
+            assert cli.summary(group, option), f"conf/{group}/{option}.yaml begins with no comment"
+            if group != "trainer":
+                assert f"\n  {option:14} {cli.summary(group, option)}\n" in text
+    for command in (
+        "python run.py sweep",
+        "python run.py -m x_var=1,0.1 seed=0,1",
+        "x_var:\n  kind: fixed\n  value: 0.1\n",
+    ):
+        assert command in text
+    assert "$" not in text.replace('"$(python run.py', "")  # all of Hydra's placeholders are filled in
+    assert text.count("\n") < 130
+
+
+def test_help_shows_the_settings_of_its_command() -> None:
+    assert "x_var:\n  kind: learned\n" in run_py("xvar", "x_var=learned", "--help")
+
+
+def test_flags_of_hydra() -> None:
+    assert run_py("--cfg", "job", "-p", "x_var", "x_var=0.3") == "# @package x_var\nkind: fixed\nvalue: 0.3\n"
+    assert "Config search path" in run_py("--info", "searchpath")
+    assert "--multirun" in run_py("--hydra-help")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("x_var=", {"x_var=fixed", "x_var=learned"}),
+        ("x_var=le", {"x_var=learned"}),
+        ("x_var.", {"x_var.kind=", "x_var.value="}),
+        ("label_", {"label_placement", "label_placement=", "label_placement.", "label_repeat=", "label_repeat."}),
+        ("xv", {"xvar"}),
+        ("xvar x_var=0.3 beta.va", {"beta.value="}),  # after short forms, which Hydra could not read
+        ("-m x_var=1,0.1 dataset=mn", {"dataset=mnist", "dataset=mnist_5k"}),
+    ],
+)
+def test_tab_completion(line: str, expected: set[str], tmp_path: Path) -> None:
+    """Through Hydra's own script in a real bash, which takes the suggestions from run.py."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    words = ["python", "run.py", *line.split()]
+    script = f"""
+        eval "$(python run.py -sc install=bash)"
+        COMP_LINE='python run.py {line}' COMP_POINT=999 COMP_CWORD={len(words) - 1}
+        hydra_bash_completion
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    assert set(done.stdout.split()) - {"label_placement"} == expected - {"label_placement"}
+
+
+def test_help_and_mistakes_need_no_torch() -> None:
+    """In one process, one after the other: torch takes seconds to import."""
+    program = """
+import runpy, sys
+for command in ("--help", "--cfg job", "xvar --help", "trainer.epoch=3", "x_var=-1", "-m x_var=1,-1", "x_var=["):
+    sys.argv = ["run.py", *command.split()]
+    try:
+        runpy.run_path("run.py", run_name="__main__")
+    except SystemExit:
+        pass
+    slow = {"torch", "torchvision", "pandas", "matplotlib"} & set(sys.modules)
+    assert not slow, (command, slow)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, timeout=120)

@@ -1,0 +1,74 @@
+"""The settings: conf/ and the dataclasses say the same, ranges hold, the README lists all."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments import cli
+from tests.conftest import tiny_config
+from vae import config as vae_config
+from vae.config import Config, ConfigError, validate
+
+CONF = Path(__file__).parent.parent / "conf"
+README = (CONF.parent / "README.md").read_text()
+
+
+def composed(*overrides: str) -> Config:
+    cli.register_schema()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return cli.typed(compose("config", overrides=list(overrides)))
+
+
+def test_defaults_of_conf_are_those_of_the_dataclasses():
+    assert composed() == Config()
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(g.name, o.stem) for g in sorted(CONF.iterdir()) if g.is_dir() for o in sorted(g.glob("*.yaml"))]
+)
+def test_every_option_composes_to_a_valid_run(group: str, option: str):
+    if group == "hydra":
+        return
+    extra = ["dataset.root=somewhere"] if option == "image_folder" else []
+    config = composed(f"{group}={option}", *extra)
+    if group == "experiment":
+        assert config.study.name == option
+    elif group != "trainer":
+        assert getattr(config, group).kind == option
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_var__value": -1.0}, "x_var.value=-1.0: out of range; allowed: a number > 0"),
+        ({"x_var__value": float("nan")}, "x_var.value=nan: out of range; allowed: a number > 0"),
+        ({"x_var__value": float("inf")}, "x_var.value=inf: out of range; allowed: a number > 0"),
+        ({"beta__cycles": 3}, "beta.cycles=3: only beta=cyclical uses it, and this run has beta=constant"),
+        ({"beta__kind": "warmup"}, "beta.epochs: must be given; allowed: a number > 0"),
+        ({"model__hidden": []}, "model.hidden=[]: empty; allowed: a list, each a number >= 1"),
+        ({"model__hidden": [400, 0]}, "model.hidden=[400, 0]: out of range; allowed: a number >= 1"),
+        ({"model__kind": "resnet"}, "model=resnet: not an option; allowed: one of mlp, conv, linear"),
+        ({"seed": -1}, "seed=-1: out of range; allowed: a number >= 0"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(change: dict, message: str):
+    with pytest.raises(ConfigError) as e:
+        validate(tiny_config(**change))
+    assert str(e.value).startswith(message)
+
+
+def test_warmup_must_end_within_the_training():
+    with pytest.raises(ConfigError, match=r"beta.epochs=10: .* at most trainer.epochs=2"):
+        validate(tiny_config(beta__kind="warmup", beta__epochs=10.0))
+
+
+def test_the_readme_lists_every_setting_with_its_option():
+    for name, _, meta, _ in vae_config.settings(Config()):
+        if name.startswith("study."):
+            continue
+        shown = name.removesuffix(".kind")
+        assert re.search(rf"\| `{re.escape(shown)}` \|", README), f"{shown} is not in the README's table"
+        for choice in meta["choices"]:
+            assert f"`{choice}`" in README, f"{shown}={choice} is not in the README"

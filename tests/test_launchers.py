@@ -1,0 +1,59 @@
+"""The stacked launcher against Hydra's others, each through the real entry point, and what Hydra gets back."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SWEEP = ["-m", "seed=0,1", "trainer.epochs=1", "model.hidden=[8]", "z_dim=2", "trainer.batch_size=1000"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def results(output_dir: Path) -> dict[str, dict]:
+    return {p.parent.name: json.loads(p.read_text()) for p in sorted((output_dir / "runs").glob("*/result.json"))}
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output_dir = tmp_path_factory.mktemp("stacked")
+    done = run(*SWEEP, f"output_dir={output_dir}")
+    assert done.returncode == 0, done.stderr
+    return output_dir
+
+
+def test_a_sweep_from_the_command_line_ends_in_a_report(stacked: Path):
+    assert len(results(stacked)) == 2
+    reports = list((stacked / "reports").glob("*/report.md"))
+    assert len(reports) == 1
+    run_folder = next((stacked / "runs").iterdir())
+    assert {p.name for p in (run_folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert "seed=" in (run_folder / ".hydra" / "overrides.yaml").read_text()
+
+
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
+    "submitit_local": ("hydra_submitit_launcher", ["hydra.launcher.timeout_min=5"]),
+    "ray": ("hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_other_launchers_train_the_same_runs(stacked: Path, tmp_path: Path, name: str):
+    package, extra = LAUNCHERS[name]
+    if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
+        pytest.skip(f"the extra for hydra/launcher={name} is not installed")
+    done = run(*SWEEP, f"output_dir={tmp_path}", f"hydra/launcher={name}", *extra, "trainer.threads=1")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = results(stacked), results(tmp_path)
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert theirs[key]["test_sse"] == pytest.approx(ours[key]["test_sse"], rel=1e-4)
+    assert len(list((tmp_path / "reports").glob("*/report.md"))) == 1
