@@ -10,7 +10,7 @@ SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS
 RUN = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta sweep train report test test-all bench lint clean
+.PHONY: help ablation-xvar ablation-labels table-beta sweep train report test test-all torture bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ test: $(VENV) ## the tests, under five minutes
 
 test-all: $(VENV) ## the slow tests too
 	@$(PY) -m pytest -q -m ''
+
+torture: $(VENV) ## kills a sweep a hundred times and compares it with an unbroken one
+	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
 
 bench: $(VENV) ## speed, as ratios within one run: outputs/reports/benchmark/
 	@$(PY) -m experiments.bench $(ARGS)

@@ -178,10 +178,11 @@ def pythae_loop(images: Tensor, labels: Tensor) -> Callable[[], int] | None:
     """Pythae's trainer on the same tensors with networks of the same sizes, or None where it is not installed."""
     if importlib.util.find_spec("pythae") is None:
         return None
-    from pythae.models import VAE, VAEConfig
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.data.datasets import BaseDataset  # pyright: ignore[reportMissingImports]
+    from pythae.models import VAE, VAEConfig  # pyright: ignore[reportMissingImports]
+    from pythae.models.base.base_utils import ModelOutput  # pyright: ignore[reportMissingImports]
+    from pythae.models.nn import BaseDecoder, BaseEncoder  # pyright: ignore[reportMissingImports]
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig  # pyright: ignore[reportMissingImports]
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
@@ -208,8 +209,6 @@ def pythae_loop(images: Tensor, labels: Tensor) -> Callable[[], int] | None:
     )
 
     def epoch() -> int:
-        from pythae.data.datasets import BaseDataset
-
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=Z_DIM), encoder=Encoder(), decoder=Decoder())
             BaseTrainer(model=model, train_dataset=BaseDataset(data, labels), training_config=config).train()
@@ -407,8 +406,8 @@ def draw_scaling(curves: dict[str, dict[int, float]], path: Path) -> None:
     markers = iter("os^v")
     for name, curve in curves.items():
         ms = [1e3 * BATCH * v for v in curve.values()]
-        style = {"ls": "--", "color": "0.4"} if name.startswith("products") else {"marker": next(markers)}
-        line = axes.plot(list(curve), ms, **style)[0]
+        alone = name.startswith("products")
+        line = axes.plot(list(curve), ms, ls="--" if alone else "-", marker="" if alone else next(markers))[0]
         axes.annotate(
             name,
             (list(curve)[-1], ms[-1]),
@@ -449,10 +448,11 @@ def quality(n_seeds: int, epochs: int) -> str:
 
     together, alone = elbo(configs), [elbo([c])[0] for c in configs]
     difference = max(abs(a - b) for a, b in zip(together, alone, strict=True))
-    shown = [mean_interval(values) for values in (alone, together)]
+    intervals = [mean_interval(values) for values in (alone, together)]
+    shown = [f"{i.mean:.2f} ± {i.mean - i.low:.2f} nats" for i in intervals]
     return (
         f"Final held-out ELBO after {epochs} epochs on mnist_5k, {n_seeds} seeds, mean and 95 % interval: "
-        f"alone {shown[0][0]:.2f} ± {shown[0][1]:.2f} nats, stacked {shown[1][0]:.2f} ± {shown[1][1]:.2f} nats; "
+        f"{shown[0]} alone, {shown[1]} stacked; "
         f"the largest difference of a seed is {difference:.3g} nats."
     )
 

@@ -402,10 +402,10 @@ def _failure_notes(report: Report) -> list[str]:
 
 def _generation_notes(report: Report) -> list[str]:
     notes = [
-        "Judged by a frozen classifier of the dataset (vae/judge.py), whose own accuracy on held-out images bounds that "
-        "of samples. FFD is the Frechet distance in its features, no Inception FID; the value of real images is the "
-        "floor. Density and coverage: Naeem et al. 2020. Sharpness is the variance of the Laplacian: below that of real "
-        "images is blurred, above it is noise."
+        "Judged by a frozen classifier of the dataset (vae/judge.py), whose own accuracy on held-out images bounds "
+        "that of samples. FFD is the Frechet distance in its features, no Inception FID; the value of real images is "
+        "the floor. Density and coverage: Naeem et al. 2020. Sharpness is the variance of the Laplacian: below that of "
+        "real images is blurred, above it is noise."
     ]
     judges = {(run.dataset_hash, run.result.get("judge")) for run in report.usable if run.result}
     if len(judges) > len({data for data, _ in judges}):

@@ -235,6 +235,8 @@ class XAxis:
         elif len(self.values) <= 8:
             ax.set_xticks(self.values, [words(v) for v in self.values])
             ax.minorticks_off()
+        elif self.log:
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def swept(report: Report) -> Drawn | None:
@@ -243,6 +245,7 @@ def swept(report: Report) -> Drawn | None:
         return None
     axis = XAxis.of(report)
     lines = _spread(report.lines, MAX_LINES)
+    cut = False
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
         for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
@@ -250,7 +253,7 @@ def swept(report: Report) -> Drawn | None:
             bars: list[float] = []
             for i, (_, cells) in enumerate(lines):
                 shown = sorted((cell for cell in cells if cell.usable), key=axis.at)
-                x = [axis.aside(axis.at(cell), 2 * i - len(lines) + 1) for cell in shown]
+                x = [axis.aside(axis.at(cell), (2 * i - len(lines) + 1) * min(1, 4 / len(lines))) for cell in shown]
                 means = [metric(cell, f"test_{quantity}") for cell in shown]
                 seeds = [
                     (axis.aside(a, 1), v) for a, c in zip(x, shown, strict=True) for v in c.values(f"test_{quantity}")
@@ -267,7 +270,7 @@ def swept(report: Report) -> Drawn | None:
                 )
                 ax.plot(*_columns(seeds), ".", color=COLOURS[i], alpha=0.5, markersize=4)
             heights += _draw_closed_form(report, ax, axis, lines, quantity)
-            _limits(ax, heights, bars)
+            cut |= _limits(ax, heights, bars)
             if quantity == "sse":
                 _draw_baselines(ax, report)
             axis.decorate(ax)
@@ -283,6 +286,7 @@ def swept(report: Report) -> Drawn | None:
             "closed form of a linear VAE of the same latent size, dashed within class (label_placement both), dotted "
             "unconditional (encoder and none); decoder has no simple form."
         )
+        caption += " A bar that leaves its panel is longer than shown." if cut else ""
         return Drawn(_png(figure), caption + _left_out(len(lines), len(report.lines), "lines"))
 
 
@@ -323,14 +327,21 @@ def _draw_closed_form(
     return [v for _, _, y in users for v in y]
 
 
-def _limits(ax: Axes, heights: Sequence[float], bars: Sequence[float] = ()) -> None:
-    """Around these heights, from zero if that costs little, and the ends of the bars that do not lie far outside."""
+def _limits(ax: Axes, heights: Sequence[float], bars: Sequence[float] = ()) -> bool:
+    """Around these heights, from zero if that costs little, and the ends of the bars that do not lie far outside.
+
+    Returns:
+        Whether a bar leaves the panel.
+    """
     low, high = min(heights), max(heights)
-    room = 0.6 * (high - low)
+    room = max(0.6 * (high - low), 0.05 * abs(high))
     inside = [end for end in bars if low - room <= end <= high + room]
     low, high = min([low, *inside]), max([high, *inside])
-    margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    short_of = max(0.1 * abs(high) - (high - low), 0.0) / 2  # no zoom into differences of a few per cent
+    low, high = low - short_of, high + short_of
+    margin = 0.08 * (high - low) or 1.0
     ax.set_ylim(-margin / 2 if 0 <= low < 0.4 * high else low - margin, high + margin)
+    return any(not low - margin <= end <= high + margin for end in bars if math.isfinite(end))
 
 
 def _draw_baselines(ax: Axes, report: Report) -> None:
@@ -549,9 +560,10 @@ def read_sheet(path: Path, image_shape: Sequence[int], n_columns: int = SHEET_CO
 
 def _grid(report: Report) -> tuple[list[tuple[str, Cell | None]], int]:
     """Titles and cells of a contact sheet, at most MAX_CELLS, line by line, and the number of values a line."""
-    lines = _spread(report.lines, MAX_CELLS)
     axis = XAxis.of(report)
-    values = _spread(report.values(report.main) if report.main else [None], max(1, MAX_CELLS // len(lines)))
+    values = report.values(report.main) if report.main else [None]
+    values = _spread(values, max(3, MAX_CELLS // len(report.lines)))
+    lines = _spread(report.lines, MAX_CELLS // len(values))
     grid = []
     for rest, cells in lines:
         by_value = {words(axis.value(cell)): cell for cell in cells}
@@ -579,8 +591,8 @@ def samples(report: Report) -> Drawn | None:
     read = [sheet for _, sheet in sheets if sheet]
     if not read:
         return None
-    if len({title for title, _ in sheets}) == len(sheets) == per_row and per_row > 4:
-        per_row = -(-per_row // 2)  # one long line, in two
+    if per_row in (1, len(sheets)):  # no table, but a list: at most four side by side
+        per_row = -(-len(sheets) // -(-len(sheets) // 4))
     area = max(sheet[0][0].width * sheet[0][0].height for sheet in read)
     channels = max(data["image_shape"][0] for data in report.datasets.values())
     each = PIXELS[channels] // (area * len(read))  # images a cell
@@ -718,7 +730,8 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
         groups.setdefault((str((run.result or {})["label_placement.kind"]), int(run.value("z_dim"))), []).append(run)
-    drawn = sorted({c for run in runs for c in curves(run) if c.z_dim in _spread(z_dims, 4)}, key=lambda c: c.z_dim)
+    shown = _spread(z_dims, 4)
+    drawn = sorted({c for run in runs for c in curves(run) if c.z_dim in shown}, key=lambda c: (c.z_dim, c.kind))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0), dpi=DPI, layout="constrained")
         for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
@@ -729,7 +742,11 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
                 )
             grid = np.geomspace(min(ts) / 1.5, max(ts) * 1.5, 300)
             for c in drawn:
-                ax.plot(grid, c.at(report, grid)[quantity], linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
+                y = c.at(report, grid)[quantity]
+                ax.plot(grid, y, linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
+                if quantity == "sse" and c.kind == drawn[0].kind:  # where the curves of several k lie apart
+                    ax.annotate(f"k = {c.z_dim}", (grid[0], y[0]), (0, -4), textcoords="offset points", fontsize=9,
+                                va="top", color=colours[c.z_dim])  # fmt: skip
             _limits(ax, [run.value(f"test_{quantity}") for run in runs])
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -88,17 +88,16 @@ class Outcome:
 
 
 def plan(configs: Sequence[Config]) -> list[Run]:
-    """Checks every run and loads its data, before any is trained or anything is written.
+    """Checks every run and loads its data, before any is trained; what fails a check has written nothing.
 
     Raises:
         ConfigError: for the first setting that cannot be used.
     """
-    runs = []
     for config in configs:
         validate(config)
     for config in configs:
-        images, facts = _load(dataclasses.astuple(config.dataset), config.output_dir)
-        arch = resolve(config, images.image_shape, images.n_classes, facts.eigenvalues)
+        images = _load(dataclasses.astuple(config.dataset))
+        resolve(config, images.image_shape, images.n_classes, ())  # for its checks: the spectrum only chooses z_dim=pca
         if config.trainer.batch_size > len(images.train_x):
             raise ConfigError(
                 f"trainer.batch_size={config.trainer.batch_size}: out of range; "
@@ -106,15 +105,24 @@ def plan(configs: Sequence[Config]) -> list[Run]:
             )
         if config.trainer.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.device=cuda: there is no usable GPU; allowed here: auto, cpu")
+    runs = []
+    for config in configs:
+        images = _load(dataclasses.astuple(config.dataset))
+        facts = _facts(images, config.output_dir)
+        arch = resolve(config, images.image_shape, images.n_classes, facts.eigenvalues)
         name = f"{readable(config, images.name, arch.z_dim)}-{fingerprint(config, images.content_hash)}"
         runs.append(Run(config, arch, images, facts, RunFolder(runs_dir(config.output_dir) / name)))
     return runs
 
 
 @functools.lru_cache(maxsize=4)
-def _load(dataset: tuple[Any, ...], output_dir: str) -> tuple[ImageData, Facts]:
-    images = vae_data.load(Dataset(*dataset))
-    return images, vae_data.facts(images, Path(output_dir) / ".cache")
+def _load(dataset: tuple[Any, ...]) -> ImageData:
+    return vae_data.load(Dataset(*dataset))
+
+
+@functools.lru_cache(maxsize=4)
+def _facts(images: ImageData, output_dir: str) -> Facts:
+    return vae_data.facts(images, Path(output_dir) / ".cache")
 
 
 def device_of(config: Config) -> torch.device:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 RUN_PY = Path(__file__).parent.parent / "run.py"
-CACHES = {".cache", ".vae-cache"}  # what is read or worked out once from a dataset, whatever is trained on it
+CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
 FOLDER = "a folder with train/<class>/* and test/<class>/*"
 TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.tf32, trainer.device, "
 GROUPS = "beta, dataset, experiment, label_placement, label_repeat, model, objective, trainer, x_var, z_dim, seed, out"
@@ -172,13 +172,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     """All files under a folder but for the caches of datasets."""
-    files = (p for p in folder.rglob("*") if not CACHES & set(p.parts))
-    return {p: p.read_bytes() if p.is_file() else b"" for p in files if p.is_file() or not _only_caches(p)}
-
-
-def _only_caches(folder: Path) -> bool:
-    inside = list(folder.iterdir())
-    return bool(inside) and all(p.name in CACHES for p in inside)
+    files = (p for p in folder.rglob("*") if CACHE not in p.parts)
+    return {p: p.read_bytes() if p.is_file() else b"" for p in files}
 
 
 RunPy = Callable[[str], tuple[int, str, str]]

@@ -491,7 +491,7 @@ def test_a_manifest_of_real_runs_can_be_read(tmp_path: Path, toy: Any):
     for placement in ("both", "none"):
         for repeat in (1, 5):
             settings = tiny_config(label_placement__kind=placement, label_repeat__value=repeat)
-            arch = resolve(settings, toy.image_shape, toy.n_classes, facts.eigenvalues)
+            arch = resolve(settings, toy.image_shape, toy.n_classes, facts.eigenvalues.tolist())
             folder = RunFolder(tmp_path / "runs" / f"{placement}{repeat if placement == 'both' else ''}")
             runs.append(Run(settings, arch, toy, facts, folder))
     job = OmegaConf.structured(tiny_config())

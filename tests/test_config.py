@@ -26,7 +26,8 @@ def test_defaults_of_conf_are_those_of_the_dataclasses():
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [(g.name, o.stem) for g in sorted(CONF.iterdir()) if g.is_dir() for o in sorted(g.glob("*.yaml"))]
+    ("group", "option"),
+    [(g.name, o.stem) for g in sorted(CONF.iterdir()) if g.is_dir() for o in sorted(g.glob("*.yaml"))],
 )
 def test_every_option_composes_to_a_valid_run(group: str, option: str):
     if group == "hydra":
@@ -45,12 +46,15 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
         ({"x_var__value": -1.0}, "x_var.value=-1.0: out of range; allowed: a number > 0"),
         ({"x_var__value": float("nan")}, "x_var.value=nan: out of range; allowed: a number > 0"),
         ({"x_var__value": float("inf")}, "x_var.value=inf: out of range; allowed: a number > 0"),
-        ({"beta__cycles": 3}, "beta.cycles=3: only beta=cyclical uses it, and this run has beta=constant"),
+        ({"beta__cycles": 3}, "beta.cycles=3: beta=constant does not use it; allowed: with beta=cyclical only"),
         ({"beta__kind": "warmup"}, "beta.epochs: must be given; allowed: a number > 0"),
-        ({"model__hidden": []}, "model.hidden=[]: empty; allowed: a list, each a number >= 1"),
-        ({"model__hidden": [400, 0]}, "model.hidden=[400, 0]: out of range; allowed: a number >= 1"),
+        ({"model__hidden": []}, "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
+        (
+            {"model__hidden": [400, 0]},
+            "model.hidden=[400, 0]: out of range; allowed: a list of whole numbers, each >= 1",
+        ),
         ({"model__kind": "resnet"}, "model=resnet: not an option; allowed: one of mlp, conv, linear"),
-        ({"seed": -1}, "seed=-1: out of range; allowed: a number >= 0"),
+        ({"seed": -1}, "seed=-1: out of range; allowed: a whole number >= 0"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(change: dict, message: str):

@@ -9,13 +9,13 @@ from experiments import runs, sweep
 from experiments.progress import Progress
 from experiments.store import RunFolder
 from tests.conftest import tiny_config
-from vae.data import ImageData, facts
+from vae.data import ImageData
 
 
 @pytest.fixture
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData) -> Path:
     """One finished run that a report uses, one orphaned, one failed, one unfinished."""
-    monkeypatch.setattr(sweep, "_load", lambda dataset, output_dir: (toy, facts(toy)))
+    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
     configs = [tiny_config(seed=s, output_dir=str(tmp_path)) for s in range(4)]
     planned = sweep.plan(configs)
     sweep.execute(planned[:2], Progress(2, 1), [None, None])

@@ -19,14 +19,14 @@ from experiments.sweep import Interrupted, Outcome, execute, plan, stacks
 from tests.conftest import make_data, tiny_config
 from vae import config as vae_config
 from vae.config import Config, ConfigError
-from vae.data import ImageData, facts
+from vae.data import ImageData
 from vae.trained import load_run
 
 
 @pytest.fixture
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData) -> Callable[..., list[Config]]:
     """Makes configs for runs on toy data below tmp_path, one for each dictionary of changes."""
-    monkeypatch.setattr(sweep, "_load", lambda dataset, output_dir: (toy, facts(toy)))
+    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
 
     def make(*changes: dict[str, Any], **common: Any) -> list[Config]:
         return [tiny_config(**common, **c, output_dir=str(tmp_path / "outputs")) for c in changes or ({},)]
@@ -282,7 +282,7 @@ def test_data_with_another_content_is_another_run(tmp_path: Path, monkeypatch: p
     names = []
     for seed in (0, 1):
         data = make_data(seed=seed)
-        monkeypatch.setattr(sweep, "_load", lambda dataset, output_dir, data=data: (data, facts(data)))
+        monkeypatch.setattr(sweep, "_load", lambda dataset, data=data: data)
         names.append(plan([tiny_config(output_dir=str(tmp_path))])[0].folder.name)
     assert names[0] != names[1]
     assert names[0].rsplit("-", 1)[0] == names[1].rsplit("-", 1)[0]

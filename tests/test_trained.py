@@ -18,7 +18,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, toy: ImageData) -> dict[st
     """A finished run for each placement of the label."""
     out = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_load", lambda dataset, output_dir: (toy, facts(toy)))
+        patch.setattr(sweep, "_load", lambda dataset: toy)
         placements = ("both", "encoder", "decoder", "none")
         configs = [
             tiny_config(label_placement__kind=p, output_dir=str(out), trainer__epochs=60, trainer__lr=5e-3)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,7 +53,7 @@ class Architecture:
 
 
 def resolve(
-    config: Config, image_shape: tuple[int, int, int], n_classes: int, eigenvalues: Sequence[float]
+    config: Config, image_shape: tuple[int, int, int], n_classes: int, eigenvalues: Sequence[float] | np.ndarray
 ) -> Architecture:
     """Works out what depends on the data: z_dim, the label repeats, whether the network fits.
 

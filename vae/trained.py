@@ -113,7 +113,7 @@ def pack(arch: Architecture, parameters: dict[str, Tensor], classes: tuple[str, 
 
 def unpack(data: bytes, device: str | torch.device = "cpu") -> TrainedVAE:
     content = torch.load(io.BytesIO(data), weights_only=True)
-    arch = {key: tuple(v) if isinstance(v, list) else v for key, v in content["architecture"].items()}
+    arch: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content["architecture"].items()}
     return TrainedVAE(Architecture(**arch), content["parameters"], tuple(content["classes"]), device)
 
 

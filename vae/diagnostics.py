@@ -1,0 +1,183 @@
+"""Where a run's posteriors lie: how much they tell about the image, how well they fill the prior, how tight the bound is.
+
+Over the held-out images n = 1..M let q(z) = (1/M)·sum of q(z|x_n, y_n), the aggregate posterior. The mean KL, the term
+that training pays for, splits exactly (Hoffman and Johnson 2016, "ELBO surgery"):
+
+    KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z)),
+
+what z tells about which image it was, and how unlike the prior all the posteriors together are. Collapse is
+I(x; z) = 0. The hole is KL(q(z) || p(z)) >> 0: samples z ~ p(z) then fall where the decoder was never trained.
+
+M images cannot show more than I(x; z) = ln M, and where KL > ln M the rest lands in the second term, good model or bad.
+So, but for Monte-Carlo noise, `mutual_information` is a lower bound on that of the whole data distribution (Poole et al.
+2019) and `aggregate_kl` an upper one. A lower one is `aggregate_gaussian_kl`, the KL of the Gaussian N(m, S) with the
+moments of q(z): it knows no ceiling, and KL(q(z) || p(z)) = KL(q(z) || N(m, S)) + KL(N(m, S) || p(z)) holds exactly,
+since ln N(m, S)/p is quadratic in z and so has the same mean under both.
+
+Conditional VAEs: the prior N(0, I) is the same for every class, so q(z) is that of all classes together; posteriors see
+the image's own label where the encoder does. To sample a class, each class's own posteriors must fill the prior. The
+mean over the classes of KL(q(z|y) || p(z)) is `aggregate_kl` + I(y; z), so `label_information` I(y; z) is the part of
+the mismatch that stems from z knowing the class. Its ceiling is the entropy of the labels, at most ln(classes).
+
+All in nats. Pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vae import objective
+from vae.layers import generator
+from vae.stack import Stack
+from vae.train import pixels
+
+MAX_IMAGES = 2000  # M, at most: time grows with its square, and the ceiling only with its logarithm
+IW_IMAGES = 500  # of these, the ones whose importance-weighted bound is taken
+IW_SAMPLES = 64
+CHUNK = 500  # images encoded, and rows of the matrix of log densities, at a time: 500 x 2000 float64 are 8 MB
+
+
+@torch.no_grad()
+def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_SAMPLES) -> list[dict[str, float]]:
+    """Each run's diagnostics on one set of images, the same images for every run.
+
+    Args:
+        images: (N, D) uint8, on the stack's device.
+        labels: (N,) int64, likewise.
+        iw_samples: z of each image for the importance-weighted bound.
+
+    Returns:
+        A dictionary a run: what `decomposition`, `moments` and `importance_weighted` return.
+    """
+    # Drawn once for all runs, and not the first ones, which a folder of pictures has sorted by class.
+    order = torch.randperm(len(images), generator=generator(0, "diagnose images")).to(images.device)
+    index = order[:MAX_IMAGES].expand(stack.n_runs, -1)  # (K, M)
+    noise = [generator(c.seed, "diagnose", stack.device) for c in stack.configs]
+    y = labels[index]  # (K, M)
+    posteriors = [stack.model.encode(pixels(images, i), labels[i]) for i in index.split(CHUNK, dim=1)]
+    mu, logvar = (torch.cat(parts, dim=1).double() for parts in zip(*posteriors, strict=True))  # (K, M, k) each
+    eps = _normal(noise, mu.shape[1:])  # (K, M, k)
+    first = slice(0, IW_IMAGES)
+    x = pixels(images, index[:, first])  # (K, B, D)
+    bounds = importance_weighted(stack, x, y[:, first], mu[:, first], logvar[:, first], noise, iw_samples)
+    return [
+        {**decomposition(mu[k], logvar[k], y[k], eps[k]), **moments(mu[k], logvar[k]), **bounds[k]}
+        for k in range(stack.n_runs)
+    ]
+
+
+def decomposition(mu: Tensor, logvar: Tensor, labels: Tensor, eps: Tensor) -> dict[str, float]:
+    """The KL as mutual information and KL(q(z) || p(z)), with one z = mu + sigma·eps an image.
+
+    Args:
+        mu, logvar: of the M posteriors, (M, k) float64 each.
+        labels: (M,) integers.
+        eps: standard normal noise, (M, k).
+
+    Returns:
+        mutual_information: I(x; z), the mean of ln q(z_n|x_n) - ln q(z_n). Noise: a few hundredths at M = 1000.
+        mutual_information_ceiling: ln M, the most that M images can show.
+        aggregate_kl: KL(q(z) || p(z)), the closed-form mean KL less the mutual information.
+        label_information: I(y; z), the mean of ln q(z_n|y_n) - ln q(z_n), with q(z|y) the mixture over a class.
+    """
+    n_images = len(mu)
+    z = mu + (0.5 * logvar).exp() * eps  # (M, k)
+    own = -0.5 * (eps.square() + logvar).sum(dim=1)  # (M,): ln q(z_n|x_n), less (k/2)·ln 2π as in `log_densities`
+    pooled, of_class = torch.empty_like(own), torch.empty_like(own)  # ln q(z_n), ln q(z_n|y_n)
+    class_size = labels.bincount()[labels]  # (M,)
+    for start in range(0, n_images, CHUNK):
+        rows = slice(start, start + CHUNK)
+        densities = log_densities(z[rows], mu, logvar)  # (CHUNK, M)
+        pooled[rows] = densities.logsumexp(dim=1) - math.log(n_images)
+        others = labels[rows, None] != labels  # (CHUNK, M)
+        of_class[rows] = densities.masked_fill_(others, -math.inf).logsumexp(dim=1) - class_size[rows].log()
+    mutual_information = (own - pooled).mean().item()
+    return {
+        "mutual_information": mutual_information,
+        "mutual_information_ceiling": math.log(n_images),
+        "aggregate_kl": objective.gaussian_kl(mu, logvar).sum(dim=1).mean().item() - mutual_information,
+        "label_information": (of_class - pooled).mean().item(),
+    }
+
+
+def log_densities(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """ln N(z_i; mu_j, exp(logvar_j)) + (k/2)·ln 2π for all pairs: (B, k), (M, k), (M, k) -> (B, M).
+
+    By the square written out, as two matrix products instead of B·M·k terms. That loses digits to cancellation, about
+    max(z²/var) times the rounding of one: float64 only.
+    """
+    assert z.dtype == torch.float64, z.dtype
+    precision = (-logvar).exp()  # (M, k)
+    constant = (mu.square() * precision + logvar).sum(dim=1)  # (M,)
+    return (z @ (mu * precision).T).sub_(0.5 * (z.square() @ precision.T + constant))
+
+
+def moments(mu: Tensor, logvar: Tensor) -> dict[str, float]:
+    """Mean and covariance of the aggregate posterior, against 0 and I of the prior: (M, k), (M, k) float64.
+
+    Returns:
+        aggregate_mean_norm: |E z|; sqrt(k/M) from the sampling of images alone.
+        aggregate_variance_min, _mean, _max: over the dimensions, of Var z = Var mu + E var.
+        aggregate_gaussian_kl: KL(N(E z, Cov z) || N(0, I)); about k(k + 3)/(4M) from the sampling of images alone.
+    """
+    mean = mu.mean(dim=0)  # (k,)
+    centred = mu - mean
+    covariance = centred.T @ centred / len(mu) + logvar.exp().mean(dim=0).diag()  # (k, k)
+    variance = covariance.diagonal()  # (k,)
+    gaussian_kl = 0.5 * (mean.square().sum() + variance.sum() - len(mean) - covariance.logdet())
+    return {
+        "aggregate_mean_norm": mean.norm().item(),
+        "aggregate_variance_min": variance.min().item(),
+        "aggregate_variance_mean": variance.mean().item(),
+        "aggregate_variance_max": variance.max().item(),
+        "aggregate_gaussian_kl": gaussian_kl.item(),
+    }
+
+
+def importance_weighted(
+    stack: Stack, x: Tensor, y: Tensor, mu: Tensor, logvar: Tensor, noise: list[torch.Generator], n_samples: int
+) -> list[dict[str, float]]:
+    """The importance-weighted bound on ln p(x|y) (Burda et al. 2016, equation 8), beta = 1 whatever the training's.
+
+    Args:
+        x, y: images (K, B, D) in [0, 1] and labels (K, B).
+        mu, logvar: of their posteriors, (K, B, k) float64 each.
+        noise: a generator a run.
+        n_samples: S, z of each image.
+
+    Returns:
+        A dictionary a run: `iw_elbo`, the mean over images of ln (1/S)·sum of w_s with
+        w_s = p(x|z_s, y)·p(z_s)/q(z_s|x, y), nats per image, pixels with density as in `elbo`; and `iw_gap`, by how much
+        it exceeds the mean of ln w_s, the ELBO of the same images and samples: free of the spread between images.
+    """
+    input_dim = stack.arch.input_dim
+    log_x_var = torch.tensor(_decoder_variances(stack), dtype=torch.float64, device=stack.device).log()[:, None]
+    sigma = (0.5 * logvar).exp()
+    log_w = torch.empty(n_samples, *mu.shape[:2], dtype=torch.float64, device=stack.device)  # (S, K, B)
+    for s in range(n_samples):
+        eps = _normal(noise, mu.shape[1:])  # (K, B, k)
+        z = mu + sigma * eps
+        sse = objective.squared_error(x, stack.model.decode(z.to(x.dtype), y)).double()  # (K, B)
+        log_likelihood = -sse / (2 * log_x_var.exp()) - objective.gaussian_constant(input_dim, log_x_var)
+        # ln p(z)/q(z|x): the factors 2π cancel.
+        log_w[s] = log_likelihood + 0.5 * (eps.square() + logvar - z.square()).sum(dim=-1)
+    elbo = log_w.mean(dim=(0, 2))  # (K,)
+    bound = (log_w.logsumexp(dim=0) - math.log(n_samples)).mean(dim=1)  # (K,)
+    return [{"iw_elbo": b, "iw_gap": b - e} for b, e in zip(bound.tolist(), elbo.tolist(), strict=True)]
+
+
+def _decoder_variances(stack: Stack) -> list[float]:
+    """As in evaluate.metrics: per_dim has no decoder variance of its own and is taken at its effective one."""
+    arch = stack.arch
+    return [
+        objective.effective_x_var(c, x_var, arch.input_dim, arch.z_dim) if c.objective.kind == "per_dim" else x_var
+        for c, x_var in zip(stack.configs, stack.log_x_var.double().exp().tolist(), strict=True)
+    ]
+
+
+def _normal(noise: list[torch.Generator], shape: torch.Size) -> Tensor:
+    """Standard normal, each run's from its own generator: (K, *shape) float64."""
+    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in noise]).double()
