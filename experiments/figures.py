@@ -732,6 +732,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
         groups.setdefault((str((run.result or {})["label_placement.kind"]), int(run.value("z_dim"))), []).append(run)
     shown = _spread(z_dims, 4)
     drawn = sorted({c for run in runs for c in curves(run) if c.z_dim in shown}, key=lambda c: (c.z_dim, c.kind))
+    lowest = {c.z_dim: c for c in drawn}.values()  # of each k: the one within classes, where there is one
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0), dpi=DPI, layout="constrained")
         for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
@@ -744,7 +745,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
             for c in drawn:
                 y = c.at(report, grid)[quantity]
                 ax.plot(grid, y, linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
-                if quantity == "sse" and c.kind == drawn[0].kind:  # where the curves of several k lie apart
+                if quantity == "sse" and c in lowest:
                     ax.annotate(f"k = {c.z_dim}", (grid[0], y[0]), (0, -4), textcoords="offset points", fontsize=9,
                                 va="top", color=colours[c.z_dim])  # fmt: skip
             _limits(ax, [run.value(f"test_{quantity}") for run in runs])

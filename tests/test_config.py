@@ -25,13 +25,8 @@ def test_defaults_of_conf_are_those_of_the_dataclasses():
     assert composed() == Config()
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [(g.name, o.stem) for g in sorted(CONF.iterdir()) if g.is_dir() for o in sorted(g.glob("*.yaml"))],
-)
+@pytest.mark.parametrize(("group", "option"), [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))])
 def test_every_option_composes_to_a_valid_run(group: str, option: str):
-    if group == "hydra":
-        return
     extra = ["dataset.root=somewhere"] if option == "image_folder" else []
     config = composed(f"{group}={option}", *extra)
     if group == "experiment":
@@ -50,8 +45,8 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
         ({"beta__kind": "warmup"}, "beta.epochs: must be given; allowed: a number > 0"),
         ({"model__hidden": []}, "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
         (
-            {"model__hidden": [400, 0]},
-            "model.hidden=[400, 0]: out of range; allowed: a list of whole numbers, each >= 1",
+            {"model__hidden": [9, 0]},
+            "model.hidden=[9, 0]: out of range; allowed: a list of whole numbers, each >= 1",
         ),
         ({"model__kind": "resnet"}, "model=resnet: not an option; allowed: one of mlp, conv, linear"),
         ({"seed": -1}, "seed=-1: out of range; allowed: a whole number >= 0"),
