@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import json
 import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -23,35 +22,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import SweepFailed
+from experiments.result import SCHEMA_VERSION, facts_json
 from experiments.store import RunFolder, runs_dir, write_json
 from vae import config as vae_config
 
 MANIFEST_VERSION = 1
-RESULT_VERSION = 1  # schema_version of the result.json that is understood, experiments.result.SCHEMA_VERSION
 LONGEST_NAME = 100
 
 
 def reports_dir(output_dir: str | Path) -> Path:
     return Path(output_dir) / "reports"
-
-
-def slug(key: str, values: Sequence[Any], job: DictConfig) -> str | None:
-    """What one override adds to a report's name; None for settings that change no number."""
-    if key == "dataset":
-        words = [Path(job.dataset.root).resolve().name if v == "image_folder" else str(v) for v in values]
-        return _plain(",".join(words))
-    known = {name: meta for name, _, meta, _ in vae_config.settings(vae_config.Config())}
-    if key in known and not known[key]["affects_result"]:
-        return None
-    short = key.removesuffix(".value").removeprefix("trainer.")
-    shown = ",".join(str(v) for v in values)
-    if len(values) > 4 and all(isinstance(v, int) for v in values):
-        shown = f"{values[0]}..{values[-1]}"
-    return _plain(f"{short}={shown}")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w.,=+-]", "", text)
 
 
 def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConfig) -> dict[str, Any]:
@@ -63,7 +43,6 @@ def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConf
         name: of the report.
         job: any of the sweep's composed configs.
     """
-    from experiments.result import facts_json
     from experiments.sweep import command, git_state, versions
 
     if len(name) > LONGEST_NAME:
@@ -373,8 +352,8 @@ def _read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
     except (OSError, ValueError) as e:
         return run(None, "unreadable", f"result.json cannot be read ({type(e).__name__})")
     version = result.get("schema_version") if isinstance(result, dict) else None
-    if version != RESULT_VERSION:
-        return run(None, "unreadable", f"result.json has schema_version {version}, this program reads {RESULT_VERSION}")
+    if version != SCHEMA_VERSION:
+        return run(None, "unreadable", f"result.json has schema_version {version}, this program reads {SCHEMA_VERSION}")
     status = str(result.get("status"))
     if status == "diverged":
         return run(result, status, f"diverged in epoch {result.get('diverged_epoch')}")

@@ -7,12 +7,14 @@ provenance.json.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae import config as cfg
-from vae import linear_theory, objective
-from vae.data import Facts, ImageData
-from vae.model import Architecture
+from vae import linear_theory
+
+if TYPE_CHECKING:  # these import torch, which whoever reads results can do without
+    from vae.data import Facts, ImageData
+    from vae.model import Architecture
 
 SCHEMA_VERSION = 1
 
@@ -85,6 +87,7 @@ def row(
     data: ImageData,
     facts: Facts,
     x_var: float,
+    effective_x_var: float,
     n_parameters: int,
     epochs_done: int,
     model_sha256: str | None,
@@ -96,18 +99,15 @@ def row(
     """The content of result.json: settings under their dotted names, then the columns of COLUMNS.
 
     Args:
-        x_var: of the decoder at the end.
+        x_var, effective_x_var: at the end of the training.
         train, test: what evaluate.evaluate gave, empty for a run that diverged.
         scores: what judge.scores gave, likewise.
     """
-    t = objective.effective_x_var(config, x_var, arch.input_dim, arch.z_dim)
-    theory = (
-        linear_theory.prediction(
-            facts.eigenvalues, facts.eigenvalues_within, config.label_placement.kind, t, arch.z_dim
-        )
-        if not diverged
-        else None
-    )
+    placement = config.label_placement.kind
+    theory = None
+    if not diverged:
+        spectra = facts.eigenvalues, facts.eigenvalues_within
+        theory = linear_theory.prediction(*spectra, placement, effective_x_var, arch.z_dim)
     settings = {name: value for name, value, meta, _ in cfg.settings(config) if meta["affects_result"]}
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -126,7 +126,7 @@ def row(
         "label_repeat_decoder": arch.decoder_repeat,
         "n_parameters": n_parameters,
         "x_var": None if diverged else x_var,
-        "effective_x_var": None if diverged else t,
+        "effective_x_var": None if diverged else effective_x_var,
         "model_sha256": model_sha256,
         "theory_kl_low": min(p.kl for p in theory) if theory else None,
         "theory_kl_high": max(p.kl for p in theory) if theory else None,

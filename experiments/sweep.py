@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import math
 import os
 import platform
 import shlex
@@ -42,6 +43,7 @@ from vae.evaluate import evaluate
 from vae.judge import Judge
 from vae.judge import scores as judge_scores
 from vae.model import Architecture, resolve
+from vae.objective import effective_x_var
 from vae.stack import Stack
 from vae.train import diverged, train_epoch
 from vae.trained import TrainedVAE, pack, unpack
@@ -424,7 +426,8 @@ class _Trainer:
             arch=run.arch,
             data=run.data,
             facts=run.facts,
-            x_var=float("nan"),
+            x_var=math.nan,
+            effective_x_var=math.nan,
             n_parameters=_n_parameters(stack),
             epochs_done=stack.epoch,
             model_sha256=None,
@@ -470,6 +473,7 @@ class _Trainer:
             data=run.data,
             facts=run.facts,
             x_var=model.x_var,
+            effective_x_var=effective_x_var(run.config, model.x_var, run.arch.input_dim, run.arch.z_dim),
             n_parameters=_n_parameters(stack),
             epochs_done=stack.epoch,
             model_sha256=hashlib.sha256(packed).hexdigest(),

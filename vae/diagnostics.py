@@ -35,7 +35,7 @@ from vae.stack import Stack
 from vae.train import pixels
 
 MAX_IMAGES = 2000  # M, at most: time grows with its square, and the ceiling only with its logarithm
-IW_IMAGES = 500  # of these, the ones whose importance-weighted bound is taken
+IW_IMAGES = 250  # of these, the ones whose importance-weighted bound is taken: a decoding costs what a training step does
 IW_SAMPLES = 64
 CHUNK = 500  # images encoded, and rows of the matrix of log densities, at a time: 500 x 2000 float64 are 8 MB
 
