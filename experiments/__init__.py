@@ -2,6 +2,6 @@
 
 import os
 
-# Read by OpenMP when torch is first imported. Its threads would otherwise spin while they wait for one another: with one
-# other busy process on two cores that makes training several times slower, and without one it gains nothing measurable.
+# Read by OpenMP when torch is first imported. Its threads would otherwise spin while they wait for one another: with
+# one other busy process on two cores that makes training several times slower, and alone it gains nothing measurable.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

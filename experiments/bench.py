@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from experiments.store import write_atomic
-from experiments.sweep import git_state, versions
+from experiments.sweep import cpu_name, git_state, versions
 from vae.config import Config
 from vae.model import resolve
 from vae.stack import Stack
@@ -458,11 +458,7 @@ def quality(n_seeds: int, epochs: int) -> str:
 
 
 def machine() -> str:
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used, {platform.system()}"
+    return f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used, {platform.system()}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -163,13 +163,20 @@ def _style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "white" if i % 2 else COLOURS[i]}
 
 
+LEGEND_WIDTH = 90  # letters that fit under the panels
+
+
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Under the panels, in as many rows as the labels need, to be read row by row."""
     if not handles:
         return
-    length = sum(len(str(handle.get_label())) + 7 for handle in handles)
-    n_rows = -(-length // 95)
-    n_columns = -(-len(handles) // n_rows)
+    widths = [len(str(handle.get_label())) + 7 for handle in handles]  # in letters, with the marker
+    for n_rows in range(1, len(handles) + 1):
+        n_columns = -(-len(handles) // n_rows)
+        if (
+            sum(max(widths[c::n_columns]) for c in range(n_columns)) <= LEGEND_WIDTH
+        ):  # a column is as wide as its widest
+            break
     blank = Line2D([], [], linestyle="none", label=" ")
     padded = [*handles, *[blank] * (n_rows * n_columns - len(handles))]
     by_column = [padded[r * n_columns + c] for c in range(n_columns) for r in range(n_rows)]

@@ -23,7 +23,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -560,13 +560,22 @@ def git_state() -> dict[str, Any]:
     return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}
 
 
+@functools.cache
+def cpu_name() -> str:
+    """The processor's model, where the system tells it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
 def command() -> str:
     return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def provenance(run: Run, device: torch.device) -> dict[str, Any]:
     """Where, when and from what a run was made: all that is worth knowing and must not change its numbers."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "command": command(),
         "versions": versions(),
