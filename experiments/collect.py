@@ -211,8 +211,13 @@ def _failing(report: Report) -> list[str]:
     found = []
     for runs, test, what in (
         (report.runs, lambda run: not run.usable, "without usable numbers and left out of every mean"),
-        (report.usable, tables.collapsed, "collapsed: no latent dimension is active"),
-        (report.usable, tables.dead, "no better than a decoder without latents (the class means, or the mean image)"),
+        (report.usable, lambda run: run.health == "dead", "dead: its error is that of a dark image"),
+        (report.usable, lambda run: run.health == "collapsed", "collapsed: the posterior equals the prior"),
+        (
+            report.usable,
+            lambda run: run.health == "hole",
+            "with a hole: good reconstructions, but samples that are not",
+        ),
     ):
         if n := sum(map(test, runs)):
             ends = wilson_interval(n, len(runs))
@@ -221,7 +226,7 @@ def _failing(report: Report) -> list[str]:
                 f"{n} of {len(runs)} runs ({100 * ends.low:.0f}–{100 * ends.high:.0f} %) {verb} {what}; "
                 f"{_where(report, test)}."
             )
-    return found or [f"All {len(report.runs)} runs have usable numbers, and none has collapsed."]
+    return found or [f"All {len(report.runs)} runs have usable numbers, and none is dead, collapsed or with a hole."]
 
 
 def _where(report: Report, test: Callable[[Run], bool]) -> str:
@@ -354,9 +359,9 @@ def _headline_notes(report: Report) -> list[str]:
         "Mean ± 95 % interval over seeds (Student's t); n counts the runs with numbers, and n = 1 gives no interval. "
         "Intervals are each for themselves, not corrected for the number of comparisons."
     ]
-    if any(tables.collapsed(run) or tables.dead(run) for run in report.usable):
+    if any(run.health in ("dead", "collapsed") for run in report.usable):
         notes.append(
-            "The mean of a setting with collapsed runs mixes two kinds of run: see Failures and the single runs."
+            "The mean of a setting with dead or collapsed runs mixes kinds of run: see Failures and the single runs."
         )
     placements = {run.result["label_placement.kind"] for run in report.usable if run.result}
     if "decoder" in placements:
@@ -390,9 +395,10 @@ def _headline_notes(report: Report) -> list[str]:
 def _failure_notes(report: Report) -> list[str]:
     notes = [
         "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite), "
-        "failed (an error), missing (not finished) or unreadable. No active unit: no latent dimension whose mean has a "
-        "variance over 0.01 across the held-out images. No better than baseline: held-out SSE at or above that of the "
-        "class means, or of the mean image where the decoder is not given the label."
+        "failed (an error), missing (not finished) or unreadable. Of the runs with numbers: dead, the error of a "
+        "dark image, or worse than the mean image's; collapsed, the posterior equals the prior (KL and active units at "
+        "the floor); hole, good reconstructions but samples that are not, by Frechet distance, coverage and class. The "
+        "thresholds are in outputs/README.md; runs.csv says of each run why."
     ]
     holes = [run for run in report.runs if not run.usable]
     if holes:
@@ -413,10 +419,21 @@ def _generation_notes(report: Report) -> list[str]:
     return notes
 
 
+def _posterior_notes(report: Report) -> list[str]:
+    return [
+        "KL = I(x; z) + KL(q(z) ‖ p(z)), Hoffman and Johnson 2016: what z tells of its image, and how unlike the prior "
+        "all posteriors together are, over M held-out images. M images show at most ln M, so that the second "
+        "term is given by what it is at most, and at least (of the Gaussian of the same moments). KL = 0 is collapse; "
+        "a large KL(q(z) ‖ p(z)) is the hole between aggregate posterior and prior, where samples fall. I(y; z) is "
+        "what z knows of the class. The importance-weighted bound (Burda et al. 2016) has 64 samples."
+    ]
+
+
 TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {
     "headline": _headline_notes,
     "failures": _failure_notes,
     "generation": _generation_notes,
+    "posterior": _posterior_notes,
 }
 
 

@@ -25,6 +25,7 @@ from experiments.cli import SweepFailed
 from experiments.result import SCHEMA_VERSION, facts_json
 from experiments.store import RunFolder, runs_dir, write_json
 from vae import config as vae_config
+from vae.status import status as health
 
 MANIFEST_VERSION = 1
 LONGEST_NAME = 100
@@ -152,6 +153,20 @@ class Run:
     def usable(self) -> bool:
         """Whether the run has its final numbers."""
         return not self.reason
+
+    @cached_property
+    def _health(self) -> tuple[str, str]:
+        return health(self.result) if self.usable and self.result is not None else (self.status, self.reason)
+
+    @property
+    def health(self) -> str:
+        """What its numbers say: ok, dead, collapsed or hole (vae/status.py); without numbers its status."""
+        return self._health[0]
+
+    @property
+    def health_reason(self) -> str:
+        """The same in a sentence with the figures."""
+        return self._health[1]
 
     @property
     def seed(self) -> int | None:

@@ -51,6 +51,20 @@ _PER_SPLIT = {
     "baseline_class_means": "squared error per image of the training class means",
 }
 
+DIAGNOSTICS = {
+    "mutual_information": "I(x; z), nats, over M held-out images (Hoffman and Johnson 2016)",
+    "mutual_information_ceiling": "ln M, the most that M images can show",
+    "aggregate_kl": "KL(q(z) || p(z)), nats: kl less I(x; z), and at most this",
+    "aggregate_gaussian_kl": "KL to the prior of the Gaussian with the moments of q(z), nats: at most KL(q(z) || p(z))",
+    "label_information": "I(y; z), nats",
+    "aggregate_mean_norm": "|E z| under q(z)",
+    "aggregate_variance_min": "least variance of a dimension under q(z)",
+    "aggregate_variance_mean": "mean variance of a dimension under q(z)",
+    "aggregate_variance_max": "greatest variance of a dimension under q(z)",
+    "iw_elbo": "importance-weighted bound on ln p(x|y) with 64 samples, nats per image (Burda et al. 2016)",
+    "iw_gap": "by how much it exceeds the ELBO of the same images and samples, nats",
+}
+
 COLUMNS: dict[str, str] = {
     "schema_version": "of this file",
     "run": "the run's folder",
@@ -76,6 +90,7 @@ COLUMNS: dict[str, str] = {
     "model_sha256": "of model.pt",
     **SCORES,
     **{f"{split}_{name}": f"{doc}; {split} images" for split in ("train", "test") for name, doc in _PER_SPLIT.items()},
+    **{f"test_{name}": doc for name, doc in DIAGNOSTICS.items()},
 }
 
 

@@ -39,6 +39,7 @@ from vae import data as vae_data
 from vae import pictures
 from vae.config import Config, ConfigError, Dataset, identity, validate
 from vae.data import Facts, ImageData
+from vae.diagnostics import diagnose
 from vae.evaluate import evaluate
 from vae.judge import Judge
 from vae.judge import scores as judge_scores
@@ -447,6 +448,8 @@ class _Trainer:
     ) -> list[Outcome]:
         train = evaluate(stack, data["train_x"], data["train_y"])
         test = evaluate(stack, data["test_x"], data["test_y"])
+        for row, more in zip(test, diagnose(stack, data["test_x"], data["test_y"]), strict=True):
+            row |= more
         outcomes = []
         for k, run in enumerate(runs):
             try:

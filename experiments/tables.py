@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,18 @@ GENERATION = {
     "real_sharpness": "sharpness, real images",
     "judge_accuracy": "accuracy of the judge",
 }
+DIAGNOSTICS = {
+    "test_mutual_information": "I(x; z)",
+    "test_mutual_information_ceiling": "its ceiling ln M",
+    "test_aggregate_kl": "KL(q(z) ‖ p(z)), at most",
+    "test_aggregate_gaussian_kl": "at least",
+    "test_label_information": "I(y; z)",
+    "test_aggregate_variance_min": "Var z, least dimension",
+    "test_aggregate_variance_max": "greatest",
+    "test_iw_elbo": "importance-weighted bound",
+    "test_iw_gap": "above the ELBO by",
+}
+FAILURES = ("dead", "collapsed", "hole")  # of vae/status.py, among the runs that have numbers
 LABEL_SETTINGS = ("label_placement", "label_repeat.value", "label_repeat")
 DEFAULTS = {"label_placement": "both", "label_repeat.value": 5, "label_repeat": "fixed"}
 
@@ -315,12 +327,12 @@ def _whole(value: float) -> int | float | None:
     return None if math.isnan(value) else int(value) if value == int(value) else value
 
 
-def generation(report: Report) -> Table | None:
-    """Quality of the samples, where the runs carry it."""
-    if not any(math.isfinite(run.value(c)) for run in report.usable for c in GENERATION):
+def optional(report: Report, slug: str, title: str, headings: Mapping[str, str]) -> Table | None:
+    """A table of some columns, where the runs carry them."""
+    if not any(math.isfinite(run.value(c)) for run in report.usable for c in headings):
         return None
-    columns = {c: (heading, lambda cell, c=c: metric(cell, c)) for c, heading in GENERATION.items()}
-    return by_cell(report, "generation", "Generation", columns)
+    columns = {c: (heading, lambda cell, c=c: metric(cell, c)) for c, heading in headings.items()}
+    return by_cell(report, slug, title, columns)
 
 
 def gap(report: Report) -> Table:
@@ -404,30 +416,24 @@ def baseline(run: Run) -> tuple[str, float]:
     return name.replace("_", " "), run.value(f"test_baseline_{name}")
 
 
-def dead(run: Run) -> bool:
-    """No better than a decoder without latents."""
-    return run.value("test_sse") >= baseline(run)[1]
-
-
-def collapsed(run: Run) -> bool:
-    """No latent dimension is active."""
-    return run.value("test_active_units") == 0
-
-
 def failures(report: Report) -> Table:
     """How many runs of each cell have no numbers, and how many have numbers that say that training failed."""
     statuses = [s for s in ("diverged", "failed", "missing", "unreadable") if any(r.status == s for r in report.runs)]
     others = sorted({r.status for r in report.usable} - {"ok"})
     columns = [*((key, short(key)) for key in report.keys), ("runs", "runs")]
     columns += [(s, s) for s in [*statuses, *others]]
-    columns += [("unusable", "without numbers"), ("collapsed", "no active unit"), ("dead", "no better than baseline")]
+    columns += [("unusable", "without numbers"), *((name, name) for name in FAILURES)]
 
     def line(runs: Sequence[Run]) -> list[Any]:
         usable = [r for r in runs if r.usable]
         counts = [sum(r.status == s for r in runs) for s in [*statuses, *others]]
-        rates = [(len(runs) - len(usable), len(runs))]
-        rates += [(sum(map(test, usable)), len(usable)) for test in (collapsed, dead)]
-        return [len(runs), *counts, *(Rate(k, n) for k, n in rates)]
+        unusable = Rate(len(runs) - len(usable), len(runs))
+        return [
+            len(runs),
+            *counts,
+            unusable,
+            *(Rate(sum(r.health == f for r in usable), len(usable)) for f in FAILURES),
+        ]
 
     rows = [[*map(words, cell.settings.values()), *line(cell.runs)] for cell in report.cells]
     if report.keys and len(rows) > 1:
@@ -469,13 +475,13 @@ def runs_csv(report: Report) -> str:
     seed = [] if "seed" in names or not any("seed" in run.settings for run in report.runs) else ["seed"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "status", "reason", *lead, *seed, *names])
+    writer.writerow(["run", "status", "reason", "health", "health_reason", *lead, *seed, *names])
     for run in report.runs:
         settings = [words(run.settings.get(key)) for key in [*lead, *seed]]
         # A hole has no result; its settings still stand in their columns.
         known = run.result or {**report.manifest["fixed"], **run.settings}
         values = [_raw(known.get(k, known.get(k.removesuffix(".kind")))) for k in names]
-        writer.writerow([run.name, run.status, run.reason, *settings, *values])
+        writer.writerow([run.name, run.status, run.reason, run.health, run.health_reason, *settings, *values])
     return text.getvalue()
 
 
@@ -492,7 +498,8 @@ def all_tables(report: Report) -> dict[str, Table]:
         headline(report),
         likelihood(report),
         *(marginal(report, key) for key in label),
-        generation(report),
+        optional(report, "generation", "Generation", GENERATION),
+        optional(report, "posterior", "Posterior and prior, held-out images (nats)", DIAGNOSTICS),
         failures(report),
         gap(report),
         baselines(report),

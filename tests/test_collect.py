@@ -323,13 +323,14 @@ def test_findings_say_what_differs_and_what_does_not(tmp_path: Path):
 def test_findings_name_the_failing_settings(tmp_path: Path):
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | str:
         if settings["x_var.value"] == 1:
-            return row | {"test_active_units": 0, "test_sse": 13.2} if settings["seed"] == 0 else "CudaError: <bad> | x"
+            no_z = {"test_active_units": 0, "test_kl": 0.0, "test_sse": row["test_baseline_class_means"]}
+            return row | no_z if settings["seed"] == 0 else "CudaError: <bad> | x"
         return row
 
     write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}, change=change)
     text = collected(tmp_path)
     assert "1 of 4 runs (5–70 %) is without usable numbers and left out of every mean; 1 of 2 at x_var 1." in text
-    assert "1 of 3 runs (6–79 %) is collapsed: no latent dimension is active; 1 of 2 at x_var 1." in text
+    assert "1 of 3 runs (6–79 %) is collapsed: the posterior equals the prior; 1 of 2 at x_var 1." in text
     assert r"failed, CudaError: \<bad\> \| x" in text
     assert "| 1 | 1 of 2 |" in text
 
@@ -470,7 +471,7 @@ def test_every_column_is_documented():
 
 def test_synthetic_rows_have_the_columns_of_real_ones():
     row = result_row("run", {}, DATA)
-    assert set(result.COLUMNS) - set(row) <= set(result.SCORES)
+    assert set(result.COLUMNS) - set(row) <= {*result.SCORES, *(f"test_{name}" for name in result.DIAGNOSTICS)}
 
 
 def test_a_manifest_of_real_runs_can_be_read(tmp_path: Path, toy: Any):

@@ -208,21 +208,23 @@ def test_failures_are_counted_by_kind(tmp_path: Path):
             case 2:
                 return row | {"status": "diverged", "diverged_epoch": 3, "test_sse": None, "test_kl": None}
             case 3:
-                return row | {"test_active_units": 0, "test_kl": 0.0, "test_sse": 13.5}
+                return row | {"test_active_units": 0, "test_kl": 0.0, "test_sse": row["test_baseline_class_means"]}
             case 4:
                 return row | {"test_sse": math.nan}
             case 5:
                 return row | {"schema_version": 99}
+            case 6:
+                return row | {"test_sse": row["test_baseline_zero"]}
         return row
 
-    report = sweep(tmp_path, params={"x_var.value": [0.1], "seed": range(8)}, change=change)
+    report = sweep(tmp_path, params={"x_var.value": [0.1], "seed": range(9)}, change=change)
     row = as_dicts(tables.failures(report))[0]
-    assert [row[k] for k in ("runs", "missing", "failed", "diverged", "unreadable")] == ["8", "1", "1", "1", "1"]
-    assert (row["unusable"], row["unusable_n"]) == ("5", "8")
-    assert (row["collapsed"], row["dead"], row["dead_n"]) == ("1", "1", "3")
-    low, high = stats.binomtest(5, 8).proportion_ci(0.95, method="wilson")
+    assert [row[k] for k in ("runs", "missing", "failed", "diverged", "unreadable")] == ["9", "1", "1", "1", "1"]
+    assert (row["unusable"], row["unusable_n"]) == ("5", "9")
+    assert (row["collapsed"], row["dead"], row["hole"], row["dead_n"]) == ("1", "1", "0", "4")
+    low, high = stats.binomtest(5, 9).proportion_ci(0.95, method="wilson")
     assert (float(row["unusable_low"]), float(row["unusable_high"])) == (pytest.approx(low), pytest.approx(high))
-    assert as_dicts(tables.headline(report))[0]["n"] == "3 of 8"
+    assert as_dicts(tables.headline(report))[0]["n"] == "4 of 9"
     assert "schema_version 99" in next(r.reason for r in report.runs if r.seed == 5)
 
 
@@ -246,10 +248,10 @@ def test_generation_columns_appear_where_there_are_any(tmp_path: Path):
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         return row | {"sample_accuracy": 0.5 + 0.1 * settings["seed"], "sample_ffd": None}
 
-    assert tables.generation(sweep(tmp_path, params={"seed": [0, 1]})) is None
+    assert tables.optional(sweep(tmp_path, params={"seed": [0, 1]}), "g", "G", tables.GENERATION) is None
     write_sweep(tmp_path, "scored", {"label_placement": ["both", "encoder"], "seed": [0, 1]}, change=change)
     report = read("scored", tmp_path)
-    table = tables.generation(report)
+    table = tables.optional(report, "generation", "Generation", tables.GENERATION)
     assert table is not None
     row = as_dicts(table)[0]
     assert float(row["sample_accuracy"]) == pytest.approx(0.55)
