@@ -171,12 +171,10 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     if not handles:
         return
     widths = [len(str(handle.get_label())) + 7 for handle in handles]  # in letters, with the marker
-    for n_rows in range(1, len(handles) + 1):
-        n_columns = -(-len(handles) // n_rows)
-        if (
-            sum(max(widths[c::n_columns]) for c in range(n_columns)) <= LEGEND_WIDTH
-        ):  # a column is as wide as its widest
-            break
+    n_columns = len(handles)
+    while n_columns > 1 and sum(max(widths[c::n_columns]) for c in range(n_columns)) > LEGEND_WIDTH:
+        n_columns -= 1  # a column is as wide as its widest label
+    n_rows = -(-len(handles) // n_columns)
     blank = Line2D([], [], linestyle="none", label=" ")
     padded = [*handles, *[blank] * (n_rows * n_columns - len(handles))]
     by_column = [padded[r * n_columns + c] for c in range(n_columns) for r in range(n_rows)]

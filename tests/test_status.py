@@ -254,6 +254,7 @@ LOST = {"sample_ffd": 100.0, "sample_coverage": 0.0, "sample_accuracy": 0.0}
         # Unreadable samples: a hole unless the reconstructions are blurred as well
         ({"sample_ffd": 6.0, "reconstruction_ffd": HOLE_FFD * 0.481 - 0.01, "sample_accuracy": 0.3}, "hole"),
         ({"sample_ffd": 6.0, "reconstruction_ffd": HOLE_FFD * 0.481 + 0.01, "sample_accuracy": 0.3}, "ok"),
+        ({"sample_ffd": 10.5, "reconstruction_ffd": 2.5, "sample_accuracy": 0.3}, "hole"),
         # A decoder that never saw the label is not asked for a class
         ({"label_repeat_decoder": 0, "sample_accuracy": 0.1}, "ok"),
         ({"label_repeat_decoder": 0, "sample_coverage": 0.1}, "hole"),
