@@ -262,6 +262,9 @@ def run(entry: Callable[[], None]) -> None:
         # Hydra would print several lines and leave; this makes it raise, and the line is ours.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         entry()
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
     except (Exception, KeyboardInterrupt, Stop) as error:
         verdict = _line_and_status(error, sys.argv[1:])
         if verdict is None:
