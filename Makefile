@@ -43,10 +43,10 @@ report: $(VENV) ## makes the report of EXPERIMENT again from its runs
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar)
 
 test: $(VENV) ## the tests, under five minutes
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n 2 --dist loadfile
 
 test-all: $(VENV) ## the slow tests too
-	@$(PY) -m pytest -q -m ''
+	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
 
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an unbroken one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
