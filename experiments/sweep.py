@@ -319,29 +319,36 @@ class _Trainer:
                     outcomes.append(Outcome(run, done))
                 else:
                     mine.append(run)
-            states = {run.folder.name: run.folder.load_checkpoint() for run in mine}
-            positions: dict[Any, list[Run]] = {}
-            for run in mine:
-                state = states[run.folder.name]
-                positions.setdefault((state["epoch"], state["step"]) if state else (0, 0), []).append(run)
-            for group in positions.values():
-                outcomes += self._train_or_split(group)
+            outcomes += self._train_or_split(mine)
         self.progress.done += len(outcomes)
         return outcomes
 
     def _train_or_split(self, runs: list[Run]) -> list[Outcome]:
-        """Trains the runs as one stack; where that fails, each half for itself, down to the run that is to blame."""
-        try:
-            return self._train_stack(runs)
-        except Exception as e:
-            if len(runs) == 1:
-                return [self._failed(runs[0], e)]
-            reason = _one_line(e)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.progress.note(f"a stack of {len(runs)} runs failed ({reason}); trying it in two halves")
-        half = len(runs) // 2
-        return self._train_or_split(runs[:half]) + self._train_or_split(runs[half:])
+        """Trains the runs, those at the same position of their training as one stack.
+
+        Where that fails, each half is tried for itself, down to the run that is to blame.
+        """
+        positions: dict[tuple[int, int], list[tuple[Run, dict[str, Any] | None]]] = {}
+        for run in runs:
+            state = run.folder.load_checkpoint()
+            positions.setdefault((state["epoch"], state["step"]) if state else (0, 0), []).append((run, state))
+        outcomes: list[Outcome] = []
+        for members in positions.values():
+            group = [run for run, _ in members]
+            try:
+                outcomes += self._train_stack(group, [state for _, state in members if state is not None])
+                continue
+            except Exception as e:
+                if len(group) == 1:
+                    outcomes.append(self._failed(group[0], e))
+                    continue
+                reason = _one_line(e)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.progress.note(f"a stack of {len(group)} runs failed ({reason}); trying it in two halves")
+            half = len(group) // 2
+            outcomes += self._train_or_split(group[:half]) + self._train_or_split(group[half:])
+        return outcomes
 
     def _failed(self, run: Run, error: Exception) -> Outcome:
         reason = _one_line(error)
@@ -354,15 +361,14 @@ class _Trainer:
         self.progress.note(f"failed: {run.folder.name}: {reason}")
         return Outcome(run, None, reason)
 
-    def _train_stack(self, runs: list[Run]) -> list[Outcome]:
+    def _train_stack(self, runs: list[Run], states: list[dict[str, Any]]) -> list[Outcome]:
         config = runs[0].config
         device = device_of(config)
         data = self.tensors(runs[0], device)
-        states = [run.folder.load_checkpoint() for run in runs]
         started, seen = _now(), 0
         configs = [run.config for run in runs]
-        if states[0] is not None:
-            stack = Stack.of(configs, runs[0].arch, device, [s for s in states if s is not None])
+        if states:
+            stack = Stack.of(configs, runs[0].arch, device, states)
             skipped = stack.epoch * len(data["train_x"]) + stack.step * config.trainer.batch_size
             self.progress.n_images -= skipped * len(runs)
         else:
