@@ -424,8 +424,8 @@ def _posterior_notes(report: Report) -> list[str]:
         "KL = I(x; z) + KL(q(z) ‖ p(z)), Hoffman and Johnson 2016: what z tells of its image, and how unlike the prior "
         "all posteriors together are, over M held-out images. M images show at most ln M, so that the second "
         "term is given by what it is at most, and at least (of the Gaussian of the same moments). KL = 0 is collapse; "
-        "a large KL(q(z) ‖ p(z)) is the hole between aggregate posterior and prior, where samples fall. I(y; z) is "
-        "what z knows of the class. The importance-weighted bound (Burda et al. 2016) has 64 samples."
+        "a large KL(q(z) ‖ p(z)) is the hole between aggregate posterior and prior, where samples fall. The "
+        "importance-weighted bound (Burda et al. 2016) has 64 samples."
     ]
 
 

@@ -56,7 +56,6 @@ DIAGNOSTICS = {
     "mutual_information_ceiling": "ln M, the most that M images can show",
     "aggregate_kl": "KL(q(z) || p(z)), nats: kl less I(x; z), and at most this",
     "aggregate_gaussian_kl": "KL to the prior of the Gaussian with the moments of q(z), nats: at most KL(q(z) || p(z))",
-    "label_information": "I(y; z), nats",
     "aggregate_mean_norm": "|E z| under q(z)",
     "aggregate_variance_min": "least variance of a dimension under q(z)",
     "aggregate_variance_mean": "mean variance of a dimension under q(z)",

@@ -50,7 +50,6 @@ DIAGNOSTICS = {
     "test_mutual_information_ceiling": "its ceiling ln M",
     "test_aggregate_kl": "KL(q(z) ‖ p(z)), at most",
     "test_aggregate_gaussian_kl": "at least",
-    "test_label_information": "I(y; z)",
     "test_aggregate_variance_min": "Var z, least dimension",
     "test_aggregate_variance_max": "greatest",
     "test_iw_elbo": "importance-weighted bound",

@@ -55,13 +55,12 @@ def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_
     order = torch.randperm(len(images), generator=generator(0, "diagnose images")).to(images.device)
     index = order[:MAX_IMAGES].expand(stack.n_runs, -1)  # (K, M)
     noise = [generator(c.seed, "diagnose", stack.device) for c in stack.configs]
-    y = labels[index]  # (K, M)
     posteriors = [stack.model.encode(pixels(images, i), labels[i]) for i in index.split(CHUNK, dim=1)]
     mu, logvar = (torch.cat(parts, dim=1).double() for parts in zip(*posteriors, strict=True))  # (K, M, k) each
     eps = _normal(noise, mu.shape[1:])  # (K, M, k)
-    first = slice(0, IW_IMAGES)
-    x = pixels(images, index[:, first])  # (K, B, D)
-    bounds = importance_weighted(stack, x, y[:, first], mu[:, first], logvar[:, first], noise, iw_samples)
+    first = index[:, :IW_IMAGES]  # (K, B)
+    posterior = mu[:, :IW_IMAGES], logvar[:, :IW_IMAGES]  # (K, B, k) each
+    bounds = importance_weighted(stack, pixels(images, first), labels[first], *posterior, noise, iw_samples)
     return [
         {**decomposition(mu[k], logvar[k], eps[k]), **moments(mu[k], logvar[k]), **bounds[k]}
         for k in range(stack.n_runs)
@@ -112,9 +111,9 @@ def moments(mu: Tensor, logvar: Tensor) -> dict[str, float]:
     """Mean and covariance of the aggregate posterior, against 0 and I of the prior: (M, k), (M, k) float64.
 
     Returns:
-        aggregate_mean_norm: |E z|; sqrt(k/M) from the sampling of images alone.
+        aggregate_mean_norm: |E z|; up to sqrt(k/M) from the sampling of images alone.
         aggregate_variance_min, _mean, _max: over the dimensions, of Var z = Var mu + E var.
-        aggregate_gaussian_kl: KL(N(E z, Cov z) || N(0, I)); about k(k + 3)/(4M) from the sampling of images alone.
+        aggregate_gaussian_kl: KL(N(E z, Cov z) || N(0, I)); up to k(k + 3)/(4M) from the sampling of images alone.
     """
     mean = mu.mean(dim=0)  # (k,)
     centred = mu - mean
@@ -147,7 +146,11 @@ def importance_weighted(
         much it exceeds the mean of ln w_s, the ELBO of the same images and samples: free of the spread between images.
     """
     input_dim = stack.arch.input_dim
-    log_x_var = torch.tensor(_decoder_variances(stack), dtype=torch.float64, device=stack.device).log()[:, None]
+    variances = [
+        objective.decoder_variance(config, x_var, input_dim, stack.arch.z_dim)
+        for config, x_var in zip(stack.configs, stack.log_x_var.double().exp().tolist(), strict=True)
+    ]
+    log_x_var = torch.tensor(variances, dtype=torch.float64, device=stack.device).log()[:, None]  # (K, 1)
     sigma = (0.5 * logvar).exp()
     log_w = torch.empty(len(mu), n_samples, mu.shape[1], dtype=torch.float64, device=stack.device)  # (K, S, B)
     for s in range(n_samples):
@@ -160,15 +163,6 @@ def importance_weighted(
     # Run by run, so that the last digits do not depend on the stack.
     bounds = [(w.logsumexp(dim=0) - math.log(n_samples)).mean().item() for w in log_w]
     return [{"iw_elbo": bound, "iw_gap": bound - w.mean().item()} for bound, w in zip(bounds, log_w, strict=True)]
-
-
-def _decoder_variances(stack: Stack) -> list[float]:
-    """As in evaluate.metrics: per_dim has no decoder variance of its own and is taken at its effective one."""
-    arch = stack.arch
-    return [
-        objective.effective_x_var(c, x_var, arch.input_dim, arch.z_dim) if c.objective.kind == "per_dim" else x_var
-        for c, x_var in zip(stack.configs, stack.log_x_var.double().exp().tolist(), strict=True)
-    ]
 
 
 def _normal(noise: list[torch.Generator], shape: torch.Size) -> Tensor:

@@ -85,10 +85,7 @@ def metrics(
         input_dim=input_dim,
         z_dim=z_dim,
     ).item()
-    # per_dim has no decoder variance of its own: its optimum is that of the ELBO at effective_x_var.
-    decoder_variance = (
-        objective.effective_x_var(config, x_var, input_dim, z_dim) if config.objective.kind == "per_dim" else x_var
-    )
+    variance = objective.decoder_variance(config, x_var, input_dim, z_dim)
     return {
         "sse": sse,
         "sse_mean": sse_mean,
@@ -96,6 +93,6 @@ def metrics(
         "kl_per_dim": kl_per_dim,
         "active_units": active_units,
         "loss": value,
-        **objective.normalised_elbo(sse, kl, decoder_variance, input_dim),
+        **objective.normalised_elbo(sse, kl, variance, input_dim),
         **objective.study_columns(sse, kl, input_dim, z_dim),
     }

@@ -98,6 +98,14 @@ def effective_x_var(config: Config, x_var: float, input_dim: int, z_dim: int) ->
     return config.beta.value * x_var
 
 
+def decoder_variance(config: Config, x_var: float, input_dim: int, z_dim: int) -> float:
+    """The variance under which a run's likelihood is taken: x_var, or the effective one under `per_dim`.
+
+    The optimum of `per_dim` is that of the ELBO at effective_x_var.
+    """
+    return effective_x_var(config, x_var, input_dim, z_dim) if config.objective.kind == "per_dim" else x_var
+
+
 def study_columns(sse: float, kl: float, input_dim: int, z_dim: int) -> dict[str, float]:
     """The two studies' own columns.
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # A collapsed posterior keeps a little KL, the jitter of the optimizer: up to 0.03 nats in runs that a high learning
-# rate killed (mnist_5k, three hidden layers, lr 0.01). By rate-distortion R nats lower the error of a Gaussian component by
-# the factor exp(-2R) at most: 0.05 nats by a tenth of l_1, 1 % of the whole error of MNIST, which no picture shows.
+# rate killed (mnist_5k, three hidden layers, lr 0.01). By rate-distortion R nats lower the error of a Gaussian variable
+# by the factor exp(-2R) at most: 0.05 nats by a tenth of l_1, 1 % of the whole error of MNIST, which no picture shows.
 KL_FLOOR = 0.05
 
 # Where much KL is to be had, its jitter is larger too: with no unit active, less than a hundredth of it counts as none.
