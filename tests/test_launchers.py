@@ -22,8 +22,11 @@ def results(output_dir: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output_dir = tmp_path_factory.mktemp("stacked")
-    done = run(*SWEEP, f"output_dir={output_dir}")
+    """A finished sweep of two runs; a callback wrote `record` beside it."""
+    output_dir = tmp_path_factory.mktemp("stacked") / "outputs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECORD", str(output_dir.parent / "record"))
+        done = run(*SWEEP, f"output_dir={output_dir}", "+hydra.callbacks.record._target_=tests.recorder.Recorder")
     assert done.returncode == 0, done.stderr
     return output_dir
 
@@ -35,6 +38,17 @@ def test_a_sweep_from_the_command_line_ends_in_a_report(stacked: Path):
     run_folder = next((stacked / "runs").iterdir())
     assert {p.name for p in (run_folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert "seed=" in (run_folder / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_callbacks_hear_of_each_job_and_its_return(stacked: Path):
+    events = [json.loads(line) for line in (stacked.parent / "record").read_text().splitlines()]
+    starts = [e for e in events if e["event"] == "start"]
+    ends = [e for e in events if e["event"] == "end"]
+    assert [(e["seed"], e["number"]) for e in starts] == [(0, 0), (1, 1)]
+    assert [e["status"] for e in ends] == ["JobStatus.COMPLETED"] * 2
+    by_seed = {r["seed"]: r["test_sse"] for r in results(stacked).values()}
+    assert [e["sse"] for e in ends] == [by_seed[0], by_seed[1]]
+    assert all(f"seed={e['seed']}" in e["overrides"] for e in ends)
 
 
 LAUNCHERS = {

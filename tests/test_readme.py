@@ -1,0 +1,56 @@
+"""What the README says can be done is done here."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from experiments import cli, sweep
+from experiments.progress import Progress
+from tests.conftest import tiny_config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs_and_has_the_shapes_that_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = sweep.plan([tiny_config(output_dir=str(tmp_path / "outputs"))])  # on the embedded digits
+    sweep.execute(runs, Progress(1, 1), [None])
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("outputs/runs/<run>", str(runs[0].folder.path)), names)
+    assert names["digits"].shape == (10, 1, 28, 28)
+    assert names["mu"].shape == names["logvar"].shape == (5, 4)
+    assert names["x_hat"].shape == (5, 1, 28, 28)
+    assert isinstance(names["x_hat"], torch.Tensor)
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.width > 500
+
+
+def test_every_command_of_the_readme_is_understood():
+    """The short forms are rewritten without a complaint; tests/test_cli.py and others run what they stand for."""
+    commands = re.findall(r"^python run\.py ?([^#\n]*)", README, re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        cli.rewrite(command.split())
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z-]+)", README))
+    assert {"ablation-xvar", "test", "bench"} <= named
+    assert named <= targets
+
+
+def test_every_linked_file_of_the_readme_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_reports_and_pictures_are_small_enough_to_be_kept():
+    kept = [p for p in (ROOT / "outputs" / "reports").rglob("*.png") if p.is_file()]
+    assert [p.name for p in kept if p.stat().st_size > 300 * 1024] == []
