@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,7 +59,8 @@ def knee(points: np.ndarray, eligible: np.ndarray) -> int | None:
 
     Args:
         points: (settings, 2), the logarithms of the errors.
-        eligible: (settings,), which of them may be picked. The others still make the front and its ends.
+        eligible: (settings,), which of them may be picked. The others still make the front and its ends, unless one
+            point beats all: then the eligible ones have a front of their own.
 
     Returns:
         Its index. A point that beats all other eligible ones needs no chord.
@@ -68,8 +69,9 @@ def knee(points: np.ndarray, eligible: np.ndarray) -> int | None:
     own = own[pareto_front(points[own])]
     if len(own) < 2:
         return int(own[0]) if len(own) else None
-    front = points[np.union1d(own, pareto_front(points))]
-    low, high = front.min(axis=0), front.max(axis=0)
+    front = pareto_front(points)
+    ends = points[front if len(front) > 1 else own]
+    low, high = ends.min(axis=0), ends.max(axis=0)
     depth = 1 - ((points[own] - low) / (high - low)).sum(axis=1)  # √2 times the distance; 0 at the ends
     best = int(np.argmax(depth))
     return int(own[best]) if depth[best] > 1e-9 else None
@@ -112,9 +114,8 @@ class Option:
     """A setting as one to pick.
 
     Attributes:
-        settings: those in which it differs from others, the dataset aside.
+        settings: those in which the settings differ, the dataset aside.
         scores: mean and interval over seeds of each error; n = 0 where it has none.
-        given_label: whether the decoder of each run is given the label.
     """
 
     cell: Cell
@@ -127,11 +128,8 @@ class Option:
 
     @property
     def scored(self) -> bool:
-        return all(math.isfinite(s.mean) for s in self.scores) and (len(self.scores) < 2 or self.positive)
-
-    @property
-    def positive(self) -> bool:
-        return all(s.mean > 0 for s in self.scores)
+        """Whether it has all errors, two of them positive, for their logarithms."""
+        return all(math.isfinite(s.mean) and (s.mean > 0 or len(self.scores) == 1) for s in self.scores)
 
     @cached_property
     def outcomes(self) -> Counter[str]:
@@ -140,7 +138,7 @@ class Option:
 
     @cached_property
     def standing(self) -> str | None:
-        """`ok` if more than half of the runs are, `hole` if so many are that or ok, else what most of the others are."""
+        """`ok` if more than half of the runs are, `hole` if so many are that or ok, else what most others are."""
         n = self.outcomes.total()
         if 2 * self.outcomes["ok"] > n:
             return "ok"
@@ -155,6 +153,7 @@ class Option:
 
     @property
     def given_label(self) -> bool:
+        """Whether the decoder is."""
         return all((run.result or {}).get("label_repeat_decoder") for run in self.cell.usable)
 
     @property
@@ -171,15 +170,17 @@ class Advice:
     Attributes:
         criteria: column and name of the errors.
         options: every setting.
-        compared: indices of the options that make the front: trained, with scores, and with a label in the decoder
-            where that is asked for.
-        eligible: indices of those of them that may be picked: mostly ok, and drawing the class where that is asked for.
+        compared: indices of the options that make the front: trained, with scores, and with the label in the decoder
+            where another setting draws the class asked for.
+        eligible: indices of those of them that may be picked: mostly ok, and drawing the class where another does.
         front: indices on the Pareto front, by ascending SSE; empty without scores of samples.
         pick: index of the choice by the means alone, None where there is none.
         shares: how often each index is the choice within the noise of the seeds.
-        verdict: the advice in a sentence.
-        reasons: the figures behind it, and what else could be wanted.
         avoid: the settings that fail, a sentence for each way of failing.
+        recommended: whether the pick is the advice.
+        verdict: the advice in a sentence.
+        reasons: the figures behind it.
+        alternatives: what to take if one of the two errors is all that matters.
     """
 
     dataset: str
@@ -190,14 +191,11 @@ class Advice:
     front: list[int]
     pick: int | None
     shares: dict[int | None, float]
-    verdict: str
-    reasons: list[str]
     avoid: list[str]
-
-    @property
-    def decided(self) -> bool:
-        """Whether the pick is recommended."""
-        return self.verdict.startswith("Take ")
+    recommended: bool = False
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
 
 def advise(report: Report) -> list[Advice]:
@@ -218,30 +216,40 @@ def _advise(report: Report, dataset_hash: str, cells: Sequence[Cell]) -> Advice:
         for cell in cells
     ]
     by_class = any(o.standing == "ok" and o.draws_class for o in options)
-    compared = [
-        i for i, o in enumerate(options) if o.trained and o.scored and (o.given_label or not by_class)
-    ]  # fmt: skip
+    compared = [i for i, o in enumerate(options) if o.trained and o.scored and (o.given_label or not by_class)]
     eligible = [i for i in compared if options[i].standing == "ok" and (options[i].draws_class or not by_class)]
     front: list[int] = []
-    pick, chosen = None, {}
+    pick, found = None, {}
     if eligible:
-        centre, spread, n = _statistics([options[i] for i in compared], list(criteria))
+        centre, error, n = _statistics([options[i] for i in compared], list(criteria))
         mask = np.isin(compared, eligible)
-        found = choose(centre, mask)
-        pick = None if found is None else compared[found]
-        chosen = {None if k is None else compared[k]: s for k, s in shares(centre, spread, n, mask).items()}
+        at = choose(centre, mask)
+        pick = None if at is None else compared[at]
+        found = {None if at is None else compared[at]: s for at, s in shares(centre, error, n, mask).items()}
         if len(criteria) == 2:
             front = [compared[i] for i in pareto_front(centre)]
     name = str(report.datasets[dataset_hash]["name"])
-    advice = Advice(name, criteria, options, compared, eligible, front, pick, chosen, "", [], _avoid(options, by_class))
-    verdict, reasons = _words(advice, report)
+    advice = Advice(name, criteria, options, compared, eligible, front, pick, found, _avoid(options, by_class))
+    recommended, verdict, reasons = _words(advice, report.main)
     if len(judges) > 1:
-        reasons.append("The samples were judged by different classifiers, so their FFD cannot be compared.")
-    return Advice(**{**vars(advice), "verdict": verdict, "reasons": reasons})
+        reasons.append("The samples were judged by different classifiers: their FFD cannot be compared.")
+    elif not judges and runs:
+        reasons.append("No samples were scored.")
+    if len(criteria) == 1 and eligible and len(options) > 1:
+        reasons.append("So this goes by the ELBO, and says nothing of how samples look.")
+    if unscored := [o for o in options if o.trained and not o.scored]:
+        reasons.append(f"Without scores, and so left out: {_settings(len(unscored))}.")
+    return replace(
+        advice,
+        recommended=recommended,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        alternatives=tuple(_alternatives(advice)),
+    )
 
 
 def _statistics(options: Sequence[Option], columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, their standard errors and the numbers of runs, (settings, errors); two errors in logarithms.
+    """Means, their standard errors and the numbers of runs, (settings, errors); of two errors in logarithms.
 
     The standard error of the logarithm of a mean is that of the mean over the mean, to first order.
     """
@@ -255,85 +263,97 @@ def _statistics(options: Sequence[Option], columns: Sequence[str]) -> tuple[np.n
 # ---------------------------------------------------------------------------------------------- in words
 
 
-def _words(advice: Advice, report: Report) -> tuple[str, list[str]]:
-    """The verdict, and the sentences that go with it."""
-    options, shares_, pick = advice.options, advice.shares, advice.pick
-    if not advice.eligible:
-        return _nothing(advice), []
+def _words(advice: Advice, main: str | None) -> tuple[bool, str, list[str]]:
+    """Whether the pick is recommended, the verdict, and the sentences that go with it.
+
+    Args:
+        main: the report's setting on the x axis.
+    """
+    options, pick = advice.options, advice.pick
     if len(options) == 1:
-        return "One setting was run, so there is nothing to choose from.", [f"It has {_figures(advice, 0)}."]
-    unscored = [o for o in options if o.trained and not o.scored]
-    notes = [f"{_settings(len(unscored))} without scores left out."] if unscored else []
-    if len(advice.criteria) == 1:
-        notes.insert(0, "Without comparable scores of samples this goes by the ELBO, and says nothing of how they look.")
-
-    if len(advice.eligible) == 1:
-        i = advice.eligible[0]
-        verdict = f"Take {options[i].name}: no other setting is mostly ok" + (
-            " and draws the class asked for." if any(o.standing == "ok" for j, o in enumerate(options) if j != i) else "."
-        )
-        return verdict, [f"It has {_figures(advice, i)}.", *_alternatives(advice, i), *notes]
-
-    decisive = {*advice.front, *([] if pick is None else [pick])} if advice.front else set(advice.eligible)
-    if single := [i for i in sorted(decisive) if min(s.n for s in options[i].scores) < 2]:
-        where = "the settings have" if len(single) == len(decisive) else f"{_named(advice, single)} has"
-        verdict = f"Undecided: {where} one seed each, which gives no interval."
-        means = f"By the single values it would be {options[pick].name}: {_figures(advice, pick)}." if pick is not None else (
-            "By the single values none is a compromise between the others."
-        )
-        return verdict, [means, "Run at least 3 seeds a setting.", *_alternatives(advice, pick), *notes]
-
+        figures = [f"It has {_figures(advice, 0)}."] if options[0].cell.usable else []
+        return False, "One setting was run, so there is nothing to choose from.", figures
+    if not advice.eligible:
+        return False, _nothing(options), []
+    decisive = set(advice.front) if pick is None else {*advice.front, pick}
+    if single := [i for i in advice.compared if i in decisive and min(s.n for s in options[i].scores) < 2]:
+        return False, *_single_seeds(advice, single)
     if pick is None:
-        verdict = "Undecided: no setting is a compromise better than the line between the extremes, so choose by the use."
-        between = report.main if report.main and report.is_number(report.main) and report.main in options[0].settings else None
-        hint = [f"Values of {short(between)} in between may show one."] if between else []
-        return verdict, [*_alternatives(advice, None), *hint, *notes]
-
-    share = shares_.get(pick, 0.0)
-    if share >= CONFIDENCE:
-        why = f"It is {_reason(advice, pick)}, in {_percent(share)} of draws within the noise of the seeds."
-        figures = _figures(advice, pick, relative=True)
-        return f"Take {options[pick].name}: {figures}.", [why, *_alternatives(advice, pick), *notes]
-
-    likely = [i for i, s in shares_.items() if s >= 1 - CONFIDENCE or i == pick]
-    shown = [f"{'no knee at all' if i is None else options[i].name} ({_percent(shares_.get(i, 0.0))})" for i in likely[:LISTED]]
-    more = f" or {len(likely) - LISTED} more" if len(likely) > LISTED else ""
-    verdict = f"Undecided between {', '.join(shown[:-1])} and {shown[-1]}{more}."
-    rivals = [i for i in likely if i is not None]
-    details = [f"{options[i].name} has {_figures(advice, i)}." for i in rivals[:LISTED]]
-    details.append("In brackets: how often each is the choice within the noise of the seeds.")
-    if len(rivals) > 1:
-        alike = all(
-            _overlap(a, b) for i in rivals for a, b in zip(options[pick].scores, options[i].scores, strict=True)
-        )
-        names = " or ".join(advice.criteria.values())
-        details.append(
-            f"Their intervals overlap, so by {names} any of them will do."
-            if alike
-            else "They do differ: it is the choice between them that the seeds leave open."
-        )
-    details.append("More seeds decide it: four times as many halve the intervals.")
-    return verdict, [*details, *_alternatives(advice, pick), *notes]
+        rivals = [i for i in advice.front if i in advice.eligible]
+        if len(rivals) > 1 and _alike(advice, rivals):
+            names = ", ".join(options[i].name for i in rivals[:-1]) + f" and {options[rivals[-1]].name}"
+            return False, f"Undecided between {names}.", [_any_will_do(advice)]
+        numeric = main in options[0].settings and isinstance(options[0].settings[main], int | float)
+        hint = [f"Values of {short(main)} between theirs may hold one."] if main and numeric else []
+        verdict = "Undecided: the front has no knee, so that what the model is for has to decide."
+        return False, verdict, hint
+    if advice.shares.get(pick, 0.0) >= CONFIDENCE:
+        return True, *_recommendation(advice, pick)
+    return False, *_undecided(advice)
 
 
-def _nothing(advice: Advice) -> str:
+def _nothing(options: Sequence[Option]) -> str:
     """Why there is no advice."""
-    options = advice.options
     if not any(o.cell.usable for o in options):
         return "Nothing to recommend: no run has usable numbers."
     if any(o.standing == "ok" for o in options):
-        return "Nothing to recommend: no setting that is mostly ok has the scores to compare it by."
+        return "Nothing to recommend: no setting that trains has scores to compare it by."
     return f"Nothing to recommend: none of {_settings(len(options))} is ok in most of its runs."
+
+
+def _single_seeds(advice: Advice, single: Sequence[int]) -> tuple[str, list[str]]:
+    names = ", ".join(advice.options[i].name for i in single[:LISTED])
+    more = f" and {len(single) - LISTED} more" if len(single) > LISTED else ""
+    verdict = f"Undecided: one run gives no interval, and there is but one at {names}{more}."
+    if advice.pick is None:
+        means = "By the single values the front has no knee."
+    else:
+        name = advice.options[advice.pick].name
+        means = f"By the single values it would be {name} ({_figures(advice, advice.pick)})."
+    return verdict, [means, "At least 3 seeds a setting would tell."]
+
+
+def _recommendation(advice: Advice, pick: int) -> tuple[str, list[str]]:
+    option = advice.options[pick]
+    sure = f"so it is in {_percent(advice.shares[pick])} of redraws of the means within the noise of the seeds"
+    verdict = f"Take {option.name}: {_figures(advice, pick)}."
+    if len(advice.eligible) == 1:
+        condition = "mostly ok" + (" and draws the class asked for" if option.draws_class else "")
+        why = f"It alone is {condition}."
+    elif len(advice.criteria) == 1:
+        why = f"It has the least {next(iter(advice.criteria.values()))}; {sure}."
+    elif all(_least(advice, k, advice.eligible) == pick for k in range(2)):
+        why = f"It is the best in both errors of the settings to choose from; {sure}."
+    else:
+        why = f"It is the knee of the trade-off between reconstructions and samples; {sure}."
+    return verdict, [why, *_compared(advice, pick)]
+
+
+def _undecided(advice: Advice) -> tuple[str, list[str]]:
+    options = advice.options
+    likely = list(advice.shares)[: max(2, sum(share >= 1 - CONFIDENCE for share in advice.shares.values()))]
+    names = [
+        f"{'no knee at all' if i is None else options[i].name} ({_percent(advice.shares[i])})" for i in likely[:LISTED]
+    ]
+    more = f", or {len(likely) - LISTED} more" if len(likely) > LISTED else ""
+    verdict = f"Undecided between {', '.join(names[:-1])} and {names[-1]}{more}."
+    rivals = [i for i in likely if i is not None]
+    reasons = ["In brackets: how often each is the choice in redraws of the means within the noise of the seeds."]
+    reasons += [f"{options[i].name} has {_figures(advice, i)}." for i in rivals[:LISTED]]
+    if len(rivals) > 1:
+        differ = "Their intervals do not all overlap: they differ, and which of them is the choice is open."
+        reasons.append(_any_will_do(advice) if _alike(advice, rivals) else differ)
+    reasons.append("More seeds decide it: four times as many halve the intervals.")
+    return verdict, reasons
+
+
+def line(advices: Sequence[Advice]) -> str:
+    """The verdicts in one line, for the index."""
+    return " ".join(f"On {a.dataset}: {a.verdict}" if len(advices) > 1 else a.verdict for a in advices)
 
 
 def _settings(n: int) -> str:
     return f"{n} setting" + "s" * (n != 1)
-
-
-def _named(advice: Advice, indices: Sequence[int]) -> str:
-    names = [advice.options[i].name for i in indices[:LISTED]]
-    more = f" and {len(indices) - LISTED} more" if len(indices) > LISTED else ""
-    return "; ".join(names) + more
 
 
 def _percent(share: float) -> str:
@@ -341,8 +361,14 @@ def _percent(share: float) -> str:
     return f"{math.floor(100 * share + 1e-9)} %"
 
 
-def _overlap(a: Interval, b: Interval) -> bool:
-    return a.low <= b.high and b.low <= a.high
+def _alike(advice: Advice, indices: Sequence[int]) -> bool:
+    """Whether the intervals of these settings have a common point, in each error."""
+    scores = zip(*(advice.options[i].scores for i in indices), strict=True)
+    return all(max(s.low for s in found) <= min(s.high for s in found) for found in scores)
+
+
+def _any_will_do(advice: Advice) -> str:
+    return f"Their intervals overlap in {' and in '.join(advice.criteria.values())}, so by these any of them will do."
 
 
 def _least(advice: Advice, k: int, among: Sequence[int]) -> int:
@@ -350,55 +376,47 @@ def _least(advice: Advice, k: int, among: Sequence[int]) -> int:
     return min(among, key=lambda i: advice.options[i].scores[k].mean)
 
 
-def _reason(advice: Advice, pick: int) -> str:
-    if len(advice.criteria) == 1:
-        return f"the setting of the least {next(iter(advice.criteria.values()))}"
-    if all(_least(advice, k, advice.eligible) == pick for k in range(2)):
-        return "the best in both errors of the settings that can be recommended"
-    return "the knee of the trade-off between reconstruction and samples"
-
-
-def _figures(advice: Advice, i: int, relative: bool = False) -> str:
-    """A setting's errors, against the least of those compared and the floor of FFD, and its failures."""
+def _figures(advice: Advice, i: int) -> str:
+    """A setting's errors and its failures."""
     option = advice.options[i]
-    parts = []
-    for k, (column, name) in enumerate(advice.criteria.items()):
-        text, notes = f"{name} {interval(option.scores[k])}", []
-        best = _least(advice, k, advice.compared)
-        if relative and len(advice.criteria) == 2:
-            notes.append(_above(option.scores[k].mean, advice.options[best]) if best != i else "the least")
-            if column == "sample_ffd" and math.isfinite(floor := option.cell.mean("real_ffd")):
-                notes.append(f"that of real images is {number(floor, 2)}")
-        parts.append(text + (f" ({'; '.join(notes)})" if notes else ""))
-    if relative and option.draws_class:
-        parts.append(f"the class asked for in {option.cell.mean('sample_accuracy'):.0%} of samples".replace("%", " %"))
-    if failing := _rate(option.outcomes):
-        parts.append(failing)
+    scores = zip(advice.criteria.values(), option.scores, strict=True)
+    parts = [f"{name} {interval(score)}" for name, score in scores]
+    if kinds := [f"{fault} in {option.outcomes[fault]}" for fault in FAULTS if option.outcomes[fault]]:
+        parts.append(f"{' and '.join(kinds)} of {option.outcomes.total()} runs")
     return ", ".join(parts)
 
 
-def _above(value: float, best: Option) -> str:
-    """How much more than the least."""
-    least = next(s.mean for s in best.scores if s.mean <= value)
-    return f"{value / least:.1f} times the least" if value >= 2 * least else f"{100 * (value / least - 1):.0f} % above"
-
-
-def _alternatives(advice: Advice, pick: int | None) -> list[str]:
-    """What to take if one of the two errors is all that matters."""
+def _compared(advice: Advice, pick: int) -> list[str]:
+    """The pick's errors against the least of each, and its samples against real images."""
+    option, parts = advice.options[pick], []
     if len(advice.criteria) == 1:
         return []
-    found = []
-    for k, among, what in ((1, advice.eligible, "samples"), (0, advice.compared, "reconstructions")):
-        if (best := _least(advice, k, among)) != pick:
-            found.append(f"If only {what} matter: {advice.options[best].name} ({_figures(advice, best)}).")
+    for k, name in enumerate(advice.criteria.values()):
+        best = advice.options[_least(advice, k, advice.compared)]
+        ratio = option.scores[k].mean / best.scores[k].mean
+        much = f"{ratio:.1f} times" if ratio >= 2 else f"{100 * (ratio - 1):.0f} % above"
+        parts.append(f"its {name} is {'the least' if best is option else f'{much} the least ({best.name})'}")
+    text = " and ".join(parts)
+    if math.isfinite(floor := option.cell.mean("real_ffd")):
+        text += f"; real images have FFD {number(floor, 2)}"
+    found = [text[0].upper() + text[1:] + "."]
+    if option.draws_class:
+        accuracy, judge = (100 * option.cell.mean(column) for column in ("sample_accuracy", "judge_accuracy"))
+        found.append(
+            f"The judge sees the class asked for in {accuracy:.0f} % of its samples, in {judge:.0f} % of real images."
+        )
     return found
 
 
-def _rate(outcomes: Counter[str]) -> str:
-    """How many of the runs are not ok, by kind; empty if all are."""
-    n = outcomes.total()
-    kinds = [f"{fault} in {outcomes[fault]}" for fault in FAULTS if outcomes[fault]]
-    return f"{' and '.join(kinds)} of {n} runs" if kinds else ""
+def _alternatives(advice: Advice) -> list[str]:
+    """What to take if one of the two errors is all that matters."""
+    found = []
+    if len(advice.criteria) == 1 or len(advice.options) == 1 or not advice.eligible:
+        return found
+    for k, among, what in ((1, advice.eligible, "samples"), (0, advice.compared, "reconstructions")):
+        if (best := _least(advice, k, among)) != advice.pick:
+            found.append(f"If only {what} matter: {advice.options[best].name} ({_figures(advice, best)}).")
+    return found
 
 
 def _avoid(options: Sequence[Option], by_class: bool) -> list[str]:
@@ -406,45 +424,51 @@ def _avoid(options: Sequence[Option], by_class: bool) -> list[str]:
     faults = [_fault(o, by_class) for o in options]
     found = []
     for fault, what in FAULTS.items():
-        groups = _groups(options, [f == fault for f in faults])
-        if not groups:
-            continue
-        parts = []
-        for name, members in groups[:LISTED]:
-            if fault == "class":
-                accuracy, judge = (
-                    float(np.mean([o.cell.mean(column) for o in members]))
-                    for column in ("sample_accuracy", "judge_accuracy")
-                )
-                parts.append(f"{name} ({100 * accuracy:.0f} % are, of real images {100 * judge:.0f} %)")
-            else:
-                outcomes = sum((o.outcomes for o in members), Counter[str]())
-                count, n = outcomes[fault], outcomes.total()
-                ends = wilson_interval(count, n)
-                parts.append(f"{name} ({count} of {n} runs, {100 * ends.low:.0f}–{100 * ends.high:.0f} %)")
-        more = sum(len(members) for _, members in groups[LISTED:])
-        found.append(f"{what}: {'; '.join(parts)}{f'; and {_settings(more)} more' if more else ''}.")
+        # A setting's value all of whose options are to be avoided can be named for the one fault of their samples.
+        others = [fault == "class" and f not in ("ok", None) for f in faults]
+        groups = _groups(options, [f == fault for f in faults], others)
+        parts = [f"{name} ({_how_often(members, fault)})" for name, members in groups[:LISTED]]
+        if more := sum(len(members) for _, members in groups[LISTED:]):
+            parts.append(f"and {_settings(more)} more")
+        if parts:
+            found.append(f"{what}: {'; '.join(parts)}.")
     return found
 
 
 def _fault(option: Option, by_class: bool) -> str | None:
-    """Why a setting is to be avoided, None if it is not."""
-    if option.standing != "ok":
-        return option.standing
-    return "class" if by_class and not option.draws_class else None
+    """Why a setting is to be avoided; None or ok if it is not."""
+    return "class" if option.standing == "ok" and by_class and not option.draws_class else option.standing
 
 
-def _groups(options: Sequence[Option], hit: Sequence[bool]) -> list[tuple[str, list[Option]]]:
-    """The hit options with a name each; as one where all options of a setting's value are hit. The largest first."""
+def _how_often(options: Sequence[Option], fault: str) -> str:
+    if fault == "class":
+        columns = ("sample_accuracy", "judge_accuracy")
+        accuracy, judge = (100 * sum(o.cell.mean(c) for o in options) / len(options) for c in columns)
+        return f"{accuracy:.0f} % are, of real images {judge:.0f} %" if math.isfinite(accuracy) else "not scored"
+    outcomes = sum((o.outcomes for o in options), Counter[str]())
+    count, n = outcomes[fault], outcomes.total()
+    ends = wilson_interval(count, n)
+    return f"{count} of {n} runs, {100 * ends.low:.0f}–{100 * ends.high:.0f} %"
+
+
+def _groups(options: Sequence[Option], hit: Sequence[bool], others: Sequence[bool]) -> list[tuple[str, list[Option]]]:
+    """The hit options by name, the most first: those of one value of a setting together where all of them are hit.
+
+    Args:
+        others: options that do not stand in the way of that though they are not hit.
+    """
+    aside = [o for o, other in zip(options, others, strict=True) if other]
     left = [o for o, h in zip(options, hit, strict=True) if h]
-    if left and len(left) == len(options) > 1:
+    if len(left) == len(options) > 1:
         return [("every setting", left)]
     groups: list[tuple[str, list[Option]]] = []
-    for key in options[0].settings if len(options[0].settings) > 1 else ():
+    keys = options[0].settings
+    for key in keys if len(keys) > 1 else ():
         for value in {str(o.settings[key]): o.settings[key] for o in options}.values():
             same = [o for o in options if o.settings[key] == value]
-            if len(same) > 1 and all(o in left for o in same):
-                groups.append((described({key: value}), same))
-                left = [o for o in left if o not in same]
+            own = [o for o in same if o in left]
+            if len(own) > 1 and all(o in left or o in aside for o in same):
+                groups.append((described({key: value}), own))
+                left = [o for o in left if o not in own]
     groups += [(o.name, [o]) for o in left]
     return sorted(groups, key=lambda group: -len(group[1]))

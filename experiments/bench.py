@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import platform
 import statistics
@@ -184,6 +185,8 @@ def pythae_loop(images: Tensor, labels: Tensor) -> Callable[[], int] | None:
     from pythae.models.nn import BaseDecoder, BaseEncoder  # pyright: ignore[reportMissingImports]
     from pythae.trainers import BaseTrainer, BaseTrainerConfig  # pyright: ignore[reportMissingImports]
 
+    logging.getLogger("pythae").setLevel(logging.ERROR)
+
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
@@ -202,10 +205,10 @@ def pythae_loop(images: Tensor, labels: Tensor) -> Callable[[], int] | None:
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=self.body(z).reshape(-1, 1, 28, 28))
 
-    folder = tempfile.mkdtemp()
+    folder = tempfile.TemporaryDirectory()  # pythae writes its model; removed with the returned function
     data = (images.float() / 255).reshape(-1, 1, 28, 28)
     config = BaseTrainerConfig(
-        output_dir=folder, num_epochs=1, learning_rate=1e-3, per_device_train_batch_size=BATCH, no_cuda=True
+        output_dir=folder.name, num_epochs=1, learning_rate=1e-3, per_device_train_batch_size=BATCH, no_cuda=True
     )
 
     def epoch() -> int:

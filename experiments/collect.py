@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments import figures, tables
+from experiments import advice, figures, tables
 from experiments.report import Cell, Report, ReportError, Run, read, reports, reports_dir
 from experiments.statistics import Interval, paired_interval, wilson_interval
 from experiments.store import write_atomic, write_json
@@ -34,6 +34,7 @@ STUDY_COLUMN_TEXTS = {
     "elbo": "Study A reports KL + k/2 (so that its minimum at k = 100 is 50.0) and SSE/2.",
     "per_dim": "Study B reports sums over a batch of 128 images: its KLD is 128·KL/k, its R is 128·SSE/D.",
 }
+TRADEOFF = "tradeoff.png"
 SHARED = ("versions", "git_commit", "git_dirty", "device", "device_name", "threads", "host_system")
 
 
@@ -58,19 +59,22 @@ def collect(name: str, output_dir: str | Path) -> Path:
         for data in report.datasets
         if (figure := figures.joint(others, data)) is not None
     }
-    findings = key_findings(report)
+    findings, advices = key_findings(report), advice.advise(report)
+    tradeoff = figures.tradeoff(advices)
+    pictures = drawn if tradeoff is None else {**drawn, TRADEOFF: tradeoff}
     try:
         _replace(report.folder / "tables", {
             **{f"{slug}.md": table.markdown().encode() for slug, table in all_tables.items()},
             **{f"{slug}.csv": table.csv().encode() for slug, table in all_tables.items()},
         })  # fmt: skip
-        _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
+        _replace(report.folder / "figures", {file: figure.png for file, figure in pictures.items()})
         for file, figure in joints.items():
             write_atomic(reports_dir(output_dir) / file, figure.png)
         write_atomic(report.folder / "runs.csv", tables.runs_csv(report).encode())
-        text = markdown(report, all_tables, drawn, joints, findings, output_dir)
+        advised = advice_section(advices, tradeoff)
+        text = markdown(report, all_tables, drawn, joints, findings, advised, output_dir)
         write_atomic(report.folder / "report.md", text.encode())
-        write_json(report.folder / "summary.json", summary(report, findings))
+        write_json(report.folder / "summary.json", summary(report, findings, advices))
         write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
@@ -273,13 +277,14 @@ def markdown(
     drawn: dict[str, figures.Drawn],
     joints: dict[str, figures.Drawn],
     findings: Sequence[str],
+    advised: Sequence[str],
     output_dir: str | Path,
 ) -> str:
     study = report.manifest["study"]
     parts = [f"# {escape(title(report))}"]
     if study.get("question"):
         parts.append(f"*{escape(study['question'])}*")
-    parts += [_data(report), f"**Key findings.** {' '.join(map(escape, findings))}"]
+    parts += [_data(report), f"**Key findings.** {' '.join(map(escape, findings))}", *advised]
     parts += _what_was_run(report)
     parts += _convention(report)
     for slug, table in all_tables.items():
@@ -297,6 +302,21 @@ def markdown(
     parts += _provenance(report)
     parts += _again(report, output_dir)
     return "\n\n".join(parts) + "\n"
+
+
+def advice_section(advices: Sequence[advice.Advice], tradeoff: figures.Drawn | None) -> list[str]:
+    """Which setting to pick, for each dataset, and which to avoid."""
+    parts = ["## Which setting to pick"]
+    for found in advices:
+        where = f"{escape(found.dataset)}: " if len(advices) > 1 else ""
+        parts.append(" ".join([f"**{where}{escape(found.verdict)}**", *map(escape, found.reasons)]))
+        if found.alternatives:
+            parts.append("\n".join(f"- {escape(line)}" for line in found.alternatives))
+        if found.avoid:
+            parts += ["To avoid:", "\n".join(f"- {escape(line)}" for line in found.avoid)]
+    if tradeoff is not None:
+        parts += [f"![trade-off](figures/{TRADEOFF})", escape(tradeoff.caption)]
+    return [*parts, "The rule is in outputs/README.md, under Advice."]
 
 
 def title(report: Report) -> str:
@@ -504,7 +524,7 @@ def _again(report: Report, output_dir: str | Path) -> list[str]:
 # ---------------------------------------------------------------------------------------------- index
 
 
-def summary(report: Report, findings: Sequence[str]) -> dict[str, Any]:
+def summary(report: Report, findings: Sequence[str], advices: Sequence[advice.Advice]) -> dict[str, Any]:
     """What the index says of a report."""
     times = [run.provenance["finished"] for run in report.runs if "finished" in run.provenance]
     return {
@@ -513,7 +533,7 @@ def summary(report: Report, findings: Sequence[str]) -> dict[str, Any]:
         "n_runs": len(report.runs),
         "n_usable": len(report.usable),
         "date": max(times)[:10] if times else "",
-        "finding": findings[0],
+        "finding": f"{findings[0]} {advice.line(advices)}",
     }
 
 

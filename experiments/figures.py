@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.advice import Advice
 from experiments.report import Cell, Report, Run
 from experiments.tables import baseline, described, metric, short, words
 from vae import linear_theory
@@ -441,6 +443,133 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
             ax.annotate(text, (cell.mean("test_kl"), cell.mean("test_sse")), place, textcoords="offset points",
                         fontsize=9, ha="left" if offset[0] > 0 else "right", va="center", zorder=5)  # fmt: skip
     return bool(labels)
+
+
+# ---------------------------------------------------------------------------------------------- the trade-off
+
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 15,
+    "markerfacecolor": "none",
+    "color": COLOURS[1],
+    "markeredgewidth": 1.8,
+}
+
+
+def tradeoff(advices: Sequence[Advice]) -> Drawn | None:
+    """Sample FFD against SSE, a marker a setting, with the Pareto front and its knee; a panel a dataset."""
+    shown = [advice for advice in advices if advice.front and len(advice.compared) > 1][:4]
+    if not shown:
+        return None
+    n_rows = -(-len(shown) // 2)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.4 if n_rows == 1 else 3.6 * n_rows), dpi=DPI, layout="constrained")
+        panels = list(figure.subplots(n_rows, min(2, len(shown)), squeeze=False).flat)
+        for ax in panels[len(shown) :]:
+            ax.remove()
+        for ax, advice in zip(panels, shown, strict=False):
+            _draw_tradeoff(ax, advice)
+            if len(advices) > 1:
+                ax.set_title(advice.dataset)
+        for ax, advice in zip(panels, shown, strict=False):
+            _label_options(figure, ax, advice)
+        handles = [
+            Line2D([], [], linestyle="none", marker="o", color="0.25", label="to choose from"),
+            Line2D([], [], linestyle="none", marker="o", color="0.25", markerfacecolor="white", label="to avoid"),
+            Line2D([], [], color=COLOURS[0], label="Pareto front"),
+            Line2D([], [], color="0.6", linewidth=0.8, label="chord"),
+        ]
+        if any(advice.pick is not None for advice in shown):
+            handles.append(Line2D([], [], linestyle="none", label="choice", **RING))
+        _legend(figure, handles)
+        caption = (
+            "Samples against reconstructions on held-out images, both the less the better: mean over seeds with its "
+            "95 % interval (bars), logarithmic axes. No setting beats those on the front in both; the knee is the one "
+            "furthest below the chord between the front's ends. To avoid are settings that mostly have a hole, and "
+            "those whose samples are not of the class asked for where others' are."
+        )
+        left_out = sum(len(advice.options) - len(_points(advice)) for advice in shown)
+        caption += f" Settings that mostly fail or have no scores, left out: {left_out}." if left_out else ""
+        return Drawn(_png(figure), caption + _left_out(len(shown), len(advices), "datasets"))
+
+
+def _points(advice: Advice) -> dict[int, tuple[float, float]]:
+    """SSE and FFD of the settings that train and have both."""
+    return {i: (o.scores[0].mean, o.scores[1].mean) for i, o in enumerate(advice.options) if o.trained and o.scored}
+
+
+def _draw_tradeoff(ax: Axes, advice: Advice) -> None:
+    points = _points(advice)
+    front = [points[i] for i in advice.front]
+    if len(front) > 1:
+        ax.plot(*_columns([front[0], front[-1]]), color="0.6", linewidth=0.8, zorder=1)
+        ax.plot(*_columns(front), color=COLOURS[0], linewidth=1.1, zorder=2)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for i, (x, y) in points.items():
+        bars = [[[score.half if score.n > 1 else 0.0]] * 2 for score in advice.options[i].scores]
+        ax.errorbar(x, y, bars[1], bars[0], marker="o", color="0.25", ecolor="0.6", capsize=2, elinewidth=1, zorder=3,
+                    markerfacecolor="0.25" if i in advice.eligible else "white")  # fmt: skip
+    if advice.pick is not None:
+        ax.plot(*points[advice.pick], linestyle="none", zorder=4, **RING)
+    for k, (limits, axis) in enumerate(((ax.set_xlim, ax.xaxis), (ax.set_ylim, ax.yaxis))):
+        means = [point[k] for point in points.values()]
+        low, high = min(means), max(means)
+        room = max(1.12, (high / low) ** 0.15)  # a bar that is longer leaves the panel
+        limits(low / room, high * room)
+        axis.set_major_locator(MaxNLocator(6))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"reconstruction: {QUANTITIES['sse']}")
+    ax.set_ylabel("samples: feature Frechet distance")
+
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+
+# From a marker to the middle of the near side of its label, in pixels; -1, 0, 1: to the left, centred, to the right.
+PLACES = ((1, 16, 0), (1, 14, 14), (1, 14, -14), (-1, -14, 14), (-1, -14, -14), (-1, -16, 0), (0, 0, 24), (0, 0, -24))
+MAX_NAMES = 12  # with more settings those on the front and the choice alone are named
+
+
+def _label_options(figure: Figure, ax: Axes, advice: Advice) -> None:
+    """Names the choice, and other settings where there is room beside them, those on the front first.
+
+    A name keeps clear of markers and other names, and of bars and lines as far as it can.
+    """
+    figure.draw_without_rendering()  # so that the axes have their place
+    points = {i: ax.transData.transform(point) for i, point in _points(advice).items()}
+    taken: list[Box] = [(x - 8, y - 8, x + 8, y + 8) for x, y in points.values()]
+    light: list[Box] = []
+    for i, (x, y) in points.items():
+        highs = [s.high if s.n > 1 else s.mean for s in advice.options[i].scores]
+        width, height = ax.transData.transform(highs) - (x, y)
+        light += [(x - width, y - 3, x + width, y + 3), (x - 3, y - height, x + 3, y + height)]
+    front = [points[i] for i in advice.front]
+    for start, end in [*itertools.pairwise(front), *zip(front[:1], front[-1:], strict=True)]:
+        light += [(x - 2, y - 2, x + 2, y + 2) for x, y in np.linspace(start, end, 60)]
+    names = {i: line_label(advice.options[i].settings) for i in points}
+    first = [i for i in points if i == advice.pick] + advice.front
+    for i in dict.fromkeys(first + (list(points) if len(points) <= MAX_NAMES else [])):
+        x, y = points[i]
+        free: list[tuple[int, int, Box]] = []  # how much it covers, the place, the box
+        for place, (side, dx, dy) in enumerate(PLACES):
+            shift = 8 if i == advice.pick else 0  # for the ring
+            left = x + dx + side * shift + (side - 1) / 2 * 10.5 * len(names[i])
+            box = (left, y + dy - 11, left + 10.5 * len(names[i]), y + dy + 11)
+            inside = ax.bbox.x0 <= box[0] and box[2] <= ax.bbox.x1 and ax.bbox.y0 <= box[1] and box[3] <= ax.bbox.y1
+            hidden = sum(_meet(box, other) for other in taken)
+            if inside and (not hidden or i == advice.pick):
+                free.append((100 * hidden + sum(_meet(box, other) for other in light), place, box))
+        if free:
+            _, _, box = min(free)
+            taken.append(box)
+            middle = ax.transData.inverted().transform(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+            ax.annotate(names[i], tuple(middle), fontsize=9, ha="center", va="center", zorder=5, bbox=behind)
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 # ---------------------------------------------------------------------------------------------- learning curves

@@ -172,8 +172,10 @@ def interval(value: Interval) -> str:
         return NONE
     if value.n == 1:
         return f"{number(value.mean)} (n = 1)"
-    if value.half == 0 or not math.isfinite(value.half):
+    if not math.isfinite(value.half):
         return f"{value.mean:.4g} ± {value.half:g}"
+    if value.half <= 1e-9 * abs(value.mean):  # the same number in every run, but for rounding
+        return f"{value.mean:.4g} ± 0"
     # The exponent of the rounded half: 0.0996 is 0.10, not 0.100.
     places = 1 - _exponent(float(f"{value.half:.1e}"))
     return f"{_fixed(value.mean, places)} ± {_fixed(value.half, places)}"
