@@ -32,12 +32,14 @@ def test_elbo_loss_is_the_negative_log_likelihood_of_torch_distributions_plus_kl
     q, p = Normal(MU, (0.5 * LOGVAR).exp()), Normal(torch.zeros_like(MU), 1.0)
     kl = kl_divergence(q, p).sum(-1).mean(1)
     sse = objective.squared_error(X, X_HAT).mean(1)
-    got = objective.loss(sse, kl, x_var.log(), tensor(1.0, 2.5), ELBO, 12, 3)
+    got = objective.loss(sse, kl, tensor(1.0, 2.5), objective.weights(x_var.log(), ELBO, 12, 3))
     torch.testing.assert_close(got, -log_p + tensor(1.0, 2.5) * kl)
 
 
 def test_per_dim_loss_by_hand():
-    got = objective.loss(tensor(24.0), tensor(6.0), tensor(0.3), tensor(0.5), torch.tensor([True]), 12, 3)
+    got = objective.loss(
+        tensor(24.0), tensor(6.0), tensor(0.5), objective.weights(tensor(0.3), torch.tensor([True]), 12, 3)
+    )
     assert got.item() == pytest.approx(24 / 12 + 0.5 * 6 / 3)
 
 
@@ -48,7 +50,7 @@ def test_gradients_by_finite_differences(per_dim: bool):
     def total(mu: torch.Tensor, logvar: torch.Tensor, x_hat: torch.Tensor, log_x_var: torch.Tensor) -> torch.Tensor:
         sse = objective.squared_error(X, x_hat).mean(1)
         kl = objective.gaussian_kl(mu, logvar).sum(-1).mean(1)
-        return objective.loss(sse, kl, log_x_var, tensor(0.5, 2.0), flags, 12, 3).sum()
+        return objective.loss(sse, kl, tensor(0.5, 2.0), objective.weights(log_x_var, flags, 12, 3)).sum()
 
     inputs = [t.clone().requires_grad_() for t in (MU, LOGVAR, X_HAT, tensor(-1.0, 0.2))]
     assert torch.autograd.gradcheck(total, inputs)
@@ -60,7 +62,7 @@ def test_elbo_at_x_var_and_beta_has_the_gradient_of_elbo_at_one_and_their_produc
         mu, logvar, x_hat = (t.clone().requires_grad_() for t in (MU, LOGVAR, X_HAT))
         sse = objective.squared_error(X, x_hat).mean(1)
         kl = objective.gaussian_kl(mu, logvar).sum(-1).mean(1)
-        objective.loss(sse, kl, log_x_var, weight, ELBO, 12, 3).sum().backward()
+        objective.loss(sse, kl, weight, objective.weights(log_x_var, ELBO, 12, 3)).sum().backward()
         return torch.cat([t.grad.flatten() for t in (mu, logvar, x_hat) if t.grad is not None])
 
     both = gradient(tensor(x_var, x_var).log(), tensor(beta, beta))

@@ -77,14 +77,10 @@ def metrics(
 ) -> dict[str, Any]:
     """All columns that follow from a run's squared error and KL."""
     z_dim, kl = len(kl_per_dim), sum(kl_per_dim)
-    value = objective.loss(
-        *(torch.tensor([v], dtype=torch.float64) for v in (sse, kl)),
-        log_x_var=torch.tensor([x_var], dtype=torch.float64).log(),
-        beta=torch.tensor([config.beta.value], dtype=torch.float64),
-        per_dim=torch.tensor([config.objective.kind == "per_dim"]),
-        input_dim=input_dim,
-        z_dim=z_dim,
-    ).item()
+    per_dim = torch.tensor([config.objective.kind == "per_dim"])
+    weights = objective.weights(torch.tensor([x_var], dtype=torch.float64).log(), per_dim, input_dim, z_dim)
+    terms = torch.tensor([[sse], [kl], [config.beta.value]], dtype=torch.float64)  # (3, 1)
+    value = objective.loss(terms[0], terms[1], terms[2], weights).item()
     variance = objective.decoder_variance(config, x_var, input_dim, z_dim)
     return {
         "sse": sse,

@@ -122,12 +122,14 @@ def resolve(
     )
 
 
+def label_vector(y: Tensor, n_classes: int, repeat: int) -> Tensor:
+    """The one-hot label, repeated: (K, B) -> (K, B, repeat·classes). Unlike F.one_hot it checks nothing."""
+    return torch.eye(n_classes, device=y.device).repeat(1, repeat)[y]
+
+
 def join_label(x: Tensor, y: Tensor, n_classes: int, repeat: int) -> Tensor:
-    """Concatenates the one-hot label, repeated: (K, B, n), (K, B) -> (K, B, n + repeat·classes)."""
-    if repeat == 0:
-        return x
-    one_hot = F.one_hot(y, n_classes).to(x.dtype)  # (K, B, classes)
-    return torch.cat([x, one_hot.repeat(1, 1, repeat)], dim=-1)
+    """Concatenates the label: (K, B, n), (K, B) -> (K, B, n + repeat·classes)."""
+    return torch.cat([x, label_vector(y, n_classes, repeat)], dim=-1) if repeat else x
 
 
 class Mlp(nn.Module):
@@ -210,8 +212,8 @@ class ConvEncoder(nn.Module):
         n_runs, n_images, _ = x.shape
         planes = None
         if self.planes is not None:
-            one_hot = F.one_hot(y, self.arch.n_classes).to(x.dtype).repeat(1, 1, self.arch.encoder_repeat)
-            planes = self.planes(one_hot)[..., None, None]  # (K, B, channels, 1, 1)
+            labels = label_vector(y, self.arch.n_classes, self.arch.encoder_repeat)  # (K, B, n·classes)
+            planes = self.planes(labels)[..., None, None]  # (K, B, channels, 1, 1)
         features = []
         for k in range(n_runs):
             h = x[k].reshape(n_images, *self.arch.image_shape).contiguous(memory_format=torch.channels_last)

@@ -49,22 +49,32 @@ def gaussian_constant(input_dim: int, log_x_var: Tensor) -> Tensor:
     return 0.5 * input_dim * (math.log(2 * math.pi) + log_x_var)
 
 
-def loss(
-    sse: Tensor, kl: Tensor, log_x_var: Tensor, beta: Tensor, per_dim: Tensor, input_dim: int, z_dim: int
-) -> Tensor:
-    """The loss per image of each run.
+def weights(log_x_var: Tensor, per_dim: Tensor, input_dim: int, z_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of each run as a·SSE + b·beta·KL + c.
 
     Args:
-        sse, kl: means over the batch, (K,).
         log_x_var: ln x_var, (K,).
-        beta: weight of the KL, (K,).
         per_dim: which runs have objective `per_dim`, (K,) bool; the others have `elbo`.
 
     Returns:
-        (K,), nats per image for `elbo`.
+        a, b, c, (K,) each. Where x_var is fixed they are constants of the training.
     """
-    elbo = sse / (2 * log_x_var.exp()) + gaussian_constant(input_dim, log_x_var) + beta * kl
-    return torch.where(per_dim, sse / input_dim + beta * kl / z_dim, elbo)
+    a = torch.where(per_dim, 1 / input_dim, 0.5 * (-log_x_var).exp())
+    b = torch.where(per_dim, 1 / z_dim, 1.0).to(log_x_var.dtype)
+    c = torch.where(per_dim, 0.0, gaussian_constant(input_dim, log_x_var))
+    return a, b, c
+
+
+def loss(sse: Tensor, kl: Tensor, beta: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The loss per image of each run, (K,): nats for `elbo`.
+
+    Args:
+        sse, kl: means over the batch, (K,).
+        beta: weight of the KL, (K,).
+        weights: from `weights`.
+    """
+    a, b, c = weights
+    return a * sse + b * beta * kl + c
 
 
 def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:

@@ -48,6 +48,7 @@ class Stack:
         self.totals = torch.zeros(3, len(self.configs), dtype=torch.float64, device=device)  # of the current epoch
         self.history: list[list[dict[str, float]]] = [[] for _ in configs]
         self._views = [self._views_of(k) for k in range(self.n_runs)]
+        self._views_by_parameter = [(p, [v[name] for v in self._views]) for name, p in self.parameters().items()]
         groups = []
         for k, views in enumerate(self._views):
             weights = [v for name, v in views.items() if name != "log_x_var"]
@@ -69,10 +70,11 @@ class Stack:
 
     def optimizer_step(self) -> None:
         """One step of Adam for every run, from the gradients of the stacked parameters."""
-        for name, p in self.parameters().items():
-            assert p.grad is not None
-            for views, grad in zip(self._views, p.grad.split(1), strict=True):
-                views[name].grad = grad
+        for p, views in self._views_by_parameter:
+            if p.grad is None:  # ln x_var, where no run learns it
+                continue
+            for view, grad in zip(views, p.grad.split(1), strict=True):
+                view.grad = grad
             p.grad = None
         self.optimizer.step()
 

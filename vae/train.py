@@ -49,6 +49,10 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
     betas = torch.tensor(np.stack([s[here] for s in schedules], axis=1), dtype=torch.float32).to(stack.device)  # (S, K)
     stack.set_learning_rates()
 
+    learns_x_var = any(c.x_var.kind == "learned" for c in stack.configs)
+    with torch.no_grad():
+        weights = objective.weights(stack.log_x_var, stack.per_dim, arch.input_dim, arch.z_dim)
+
     for step in range(stack.step, steps):
         batch = slice(step * trainer.batch_size, (step + 1) * trainer.batch_size)
         index = order[:, batch]  # (K, B)
@@ -58,9 +62,9 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
         x_hat = stack.model.decode(z, y)  # (K, B, D)
         sse = objective.squared_error(x, x_hat).mean(dim=1)  # (K,)
         kl = objective.gaussian_kl(mu, logvar).sum(dim=-1).mean(dim=1)  # (K,)
-        losses = objective.loss(
-            sse, kl, stack.log_x_var, betas[step], stack.per_dim, arch.input_dim, arch.z_dim
-        )  # (K,)
+        if learns_x_var:
+            weights = objective.weights(stack.log_x_var, stack.per_dim, arch.input_dim, arch.z_dim)
+        losses = objective.loss(sse, kl, betas[step], weights)  # (K,)
         losses.sum().backward()
         stack.optimizer_step()
         # Weighted by the images, so that a short last batch does not count for more than it is.
