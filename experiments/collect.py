@@ -220,7 +220,7 @@ def _failing(report: Report) -> list[str]:
         (
             report.usable,
             lambda run: run.health == "hole",
-            "with a hole: good reconstructions, but samples that are not",
+            "good in reconstruction but not in samples (a hole)",
         ),
     ):
         if n := sum(map(test, runs)):
@@ -263,8 +263,9 @@ def _against_theory(report: Report) -> list[str]:
         else f", by {100 * share:.0f} %"
     )
     return [
-        f"At equal KL {len(worse)} of {n} settings have more training error than the linear closed form{where}: "
-        "they have not learned what PCA knows, and longer or better training would gain."
+        f"At equal KL {len(worse)} of {n} settings {'has' if len(worse) == 1 else 'have'} more training error than the linear "
+        f"closed form{where}: "
+        "what PCA knows has not been learned there, and longer or better training would gain."
     ]
 
 
