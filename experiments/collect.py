@@ -263,9 +263,8 @@ def _against_theory(report: Report) -> list[str]:
         else f", by {100 * share:.0f} %"
     )
     return [
-        f"At equal KL {len(worse)} of {n} settings {'has' if len(worse) == 1 else 'have'} more training error than the linear "
-        f"closed form{where}: "
-        "what PCA knows has not been learned there, and longer or better training would gain."
+        f"At equal KL {len(worse)} of {n} settings {'has' if len(worse) == 1 else 'have'} more training error than the "
+        f"linear closed form{where}: what PCA knows has not been learned there, and better training would gain."
     ]
 
 
