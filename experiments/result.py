@@ -13,8 +13,8 @@ from vae import config as cfg
 from vae import linear_theory
 
 if TYPE_CHECKING:  # these import torch, which whoever reads results can do without
-    from vae.data import Facts, ImageData
-    from vae.model import Architecture
+    from experiments.sweep import Run
+    from vae.data import Facts
 
 SCHEMA_VERSION = 1
 
@@ -93,41 +93,42 @@ COLUMNS: dict[str, str] = {
 }
 
 
-def row(
-    *,
-    run: str,
-    config: cfg.Config,
-    arch: Architecture,
-    data: ImageData,
-    facts: Facts,
-    x_var: float,
-    effective_x_var: float,
-    n_parameters: int,
-    epochs_done: int,
-    model_sha256: str | None,
-    train: dict[str, Any],
-    test: dict[str, Any],
-    scores: dict[str, Any],
-    diverged: bool,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a run has that did not diverge.
+
+    Attributes:
+        x_var, effective_x_var: at the end of the training.
+        model_sha256: of model.pt.
+        train, test: what evaluate.evaluate gave, and diagnostics.diagnose for `test`.
+        scores: the columns of SCORES.
+    """
+
+    x_var: float
+    effective_x_var: float
+    model_sha256: str
+    train: dict[str, Any]
+    test: dict[str, Any]
+    scores: dict[str, Any]
+
+
+def row(run: Run, n_parameters: int, epochs_done: int, measured: Measured | None) -> dict[str, Any]:
     """The content of result.json: settings under their dotted names, then the columns of COLUMNS.
 
     Args:
-        x_var, effective_x_var: at the end of the training.
-        train, test: what evaluate.evaluate gave, empty for a run that diverged.
-        scores: what judge.scores gave, likewise.
+        measured: None for a run that diverged, whose numbers are then null or left out.
     """
-    placement = config.label_placement.kind
-    theory = None
-    if not diverged:
+    config, arch, data, facts = run.config, run.arch, run.data, run.facts
+    theory = ()
+    if measured is not None:
         spectra = facts.eigenvalues, facts.eigenvalues_within
-        theory = linear_theory.prediction(*spectra, placement, effective_x_var, arch.z_dim)
+        theory = linear_theory.prediction(*spectra, config.label_placement.kind, measured.effective_x_var, arch.z_dim)
     settings = {name: value for name, value, meta, _ in cfg.settings(config) if meta["affects_result"]}
     result = {
         "schema_version": SCHEMA_VERSION,
-        "run": run,
-        "status": "diverged" if diverged else "ok",
-        "diverged_epoch": epochs_done if diverged else None,
+        "run": run.folder.name,
+        "status": "ok" if measured else "diverged",
+        "diverged_epoch": None if measured else epochs_done,
         "epochs_done": epochs_done,
         "dataset": data.name,
         "dataset_source": data.source,
@@ -139,23 +140,24 @@ def row(
         "label_repeat_encoder": arch.encoder_repeat,
         "label_repeat_decoder": arch.decoder_repeat,
         "n_parameters": n_parameters,
-        "x_var": None if diverged else x_var,
-        "effective_x_var": None if diverged else effective_x_var,
-        "model_sha256": model_sha256,
-        "theory_kl_low": min(p.kl for p in theory) if theory else None,
-        "theory_kl_high": max(p.kl for p in theory) if theory else None,
-        "theory_sse_low": min(p.sse for p in theory) if theory else None,
-        "theory_sse_high": max(p.sse for p in theory) if theory else None,
+        "x_var": measured.x_var if measured else None,
+        "effective_x_var": measured.effective_x_var if measured else None,
+        "model_sha256": measured.model_sha256 if measured else None,
+        "theory_kl_low": min((p.kl for p in theory), default=None),
+        "theory_kl_high": max((p.kl for p in theory), default=None),
+        "theory_sse_low": min((p.sse for p in theory), default=None),
+        "theory_sse_high": max((p.sse for p in theory), default=None),
     }
     baselines = {
         "baseline_zero": facts.sse_zero,
         "baseline_mean": facts.sse_mean,
         "baseline_class_means": facts.sse_class_means,
     }
-    for split, metrics in (("train", train), ("test", test)):
+    for split in ("train", "test"):
+        metrics = getattr(measured, split) if measured else {}
         result |= {f"{split}_{name}": value for name, value in metrics.items()}
         result |= {f"{split}_{name}": values[split] for name, values in baselines.items()}
-    return {**settings, **result, **scores}
+    return {**settings, **result, **(measured.scores if measured else dict.fromkeys(SCORES))}
 
 
 def facts_json(facts: Facts) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import math
 import os
 import platform
 import shlex
@@ -427,22 +426,7 @@ class _Trainer:
     def _finish_diverged(self, run: Run, stack: Stack, k: int) -> Outcome:
         folder = run.folder
         folder.write("history.csv", history_csv(stack.history[k]))
-        row = result.row(
-            run=folder.name,
-            config=run.config,
-            arch=run.arch,
-            data=run.data,
-            facts=run.facts,
-            x_var=math.nan,
-            effective_x_var=math.nan,
-            n_parameters=_n_parameters(stack),
-            epochs_done=stack.epoch,
-            model_sha256=None,
-            train={},
-            test={},
-            scores=dict.fromkeys(result.SCORES),
-            diverged=True,
-        )
+        row = result.row(run, _n_parameters(stack), stack.epoch, None)
         folder.log(f"diverged in epoch {stack.epoch}")
         folder.write("result.json", row)
         folder.drop_checkpoints()
@@ -475,22 +459,15 @@ class _Trainer:
         folder.write("history.csv", history_csv(stack.history[k]))
         folder.write("samples.png", png(pictures.sheet(*pictures.sample_rows(model))))
         folder.write("reconstructions.png", png(pictures.sheet(*pictures.reconstruction_rows(model, run.data))))
-        row = result.row(
-            run=folder.name,
-            config=run.config,
-            arch=run.arch,
-            data=run.data,
-            facts=run.facts,
+        measured = result.Measured(
             x_var=model.x_var,
             effective_x_var=effective_x_var(run.config, model.x_var, run.arch.input_dim, run.arch.z_dim),
-            n_parameters=_n_parameters(stack),
-            epochs_done=stack.epoch,
             model_sha256=hashlib.sha256(packed).hexdigest(),
             train=train,
             test=test,
             scores=self.scores(run, model),
-            diverged=False,
         )
+        row = result.row(run, _n_parameters(stack), stack.epoch, measured)
         folder.write("provenance.json", provenance(run, stack.device) | times)
         folder.log(f"finished: test SSE {row['test_sse']:.4g}, KL {row['test_kl']:.4g} nats")
         folder.write("result.json", row)
