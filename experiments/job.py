@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import FAILURE, USAGE, Stop, SweepFailed, typed
 from experiments.progress import Progress
-from experiments.sweep import Outcome, Run, execute, plan
+from experiments.sweep import Outcome, execute, plan
 from vae.config import ConfigError
 
 
@@ -40,22 +40,13 @@ def returned(outcome: Outcome) -> dict[str, Any]:
     return {"folder": str(outcome.run.folder.path), **outcome.result}
 
 
-def planned(jobs: Sequence[DictConfig]) -> list[Run]:
-    """The runs of some jobs, checked against their data.
-
-    Raises:
-        ConfigError: for the first setting that cannot be used.
-    """
-    return plan([typed(cfg) for cfg in jobs])
-
-
 def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -> list[JobReturn]:
     """Trains the jobs of a sweep in stacks; a failed one is a failed return, not an exception.
 
     Raises:
         ConfigError: for the first setting that cannot be used.
     """
-    runs = planned(jobs)
+    runs = plan([typed(cfg) for cfg in jobs])
     returns, files = [], []
     for cfg in jobs:
         own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])

@@ -42,7 +42,8 @@ from vae.diagnostics import diagnose
 from vae.evaluate import evaluate
 from vae.judge import Judge
 from vae.judge import scores as judge_scores
-from vae.model import Architecture, resolve
+from vae.layers import generator
+from vae.model import Architecture, ConditionalVAE, resolve
 from vae.objective import effective_x_var
 from vae.stack import Stack
 from vae.train import diverged, train_epoch
@@ -218,21 +219,12 @@ def stacks(runs: Sequence[Run]) -> Iterator[list[Run]]:
 def run_bytes(run: Run) -> int:
     """A rough upper estimate of what one run of a stack takes in training."""
     arch, n = run.arch, len(run.data.train_x)
-    with torch.device("meta"):
-        weights = sum(p.numel() for p in _skeleton(arch).parameters())
+    weights = sum(p.numel() for p in ConditionalVAE(arch, [generator(0, "init")]).parameters())
     layers = 4 * (arch.input_dim + sum(arch.hidden) + 2 * arch.z_dim)
     if arch.kind == "conv":
         _, h, w = arch.image_shape
         layers += 4 * sum(c * (h >> i + 1) * (w >> i + 1) for i, c in enumerate(arch.channels))
     return 4 * (5 * weights + 4 * run.config.trainer.batch_size * layers + n * (arch.z_dim + 2))
-
-
-@functools.cache
-def _skeleton(arch: Architecture) -> torch.nn.Module:
-    from vae.layers import generator
-    from vae.model import ConditionalVAE
-
-    return ConditionalVAE(arch, [generator(0, "init")])
 
 
 def automatic_stack_size(run: Run) -> int:

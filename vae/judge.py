@@ -72,8 +72,7 @@ class Network(nn.Module):
 
     def __init__(self, channels: int, n_classes: int, gen: torch.Generator) -> None:
         super().__init__()
-        # On the meta device first, because torch.nn would draw weights from the global generator.
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # torch.nn draws weights, replaced below, from the global generator
             self.body = nn.Sequential(
                 *_block(nn.Conv2d(channels, WIDTH, 3, 2, 1, bias=False), WIDTH),
                 *_block(nn.Conv2d(WIDTH, 2 * WIDTH, 3, 2, 1, bias=False), 2 * WIDTH),
@@ -85,12 +84,9 @@ class Network(nn.Module):
                 nn.ReLU(),
             )
             self.head = nn.Linear(N_FEATURES, n_classes, bias=False)
-        self.to_empty(device="cpu").to(torch.float32)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, generator=gen)
-            elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-                module.reset_parameters()  # ones and zeros
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,6 +195,8 @@ class Judge:
             sharpness=sharpness(_unit(held_out)),
         )
 
+    @_one_thread()
+    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Outputs of the last hidden layer.
 
@@ -211,7 +209,8 @@ class Judge:
         Raises:
             ValueError: images of another shape than the dataset's.
         """
-        return self._outputs(self.network.body, images).double()
+        batches = self.shaped(images).split(BATCH)  # of an empty tensor one, empty
+        return torch.cat([self.network.body(_seen(batch)) for batch in batches]).double()
 
     def predict(self, images: Tensor) -> Tensor:
         """The class of each image: (N, D) or (N, C, H, W), as for `features` -> (N,) int64, on the CPU.
@@ -219,13 +218,13 @@ class Judge:
         Raises:
             ValueError: images of another shape than the dataset's.
         """
-        return self._outputs(self.network, images).argmax(dim=1)
+        return self.classes_of(self.features(images))
 
     @_one_thread()
     @torch.no_grad()
-    def _outputs(self, module: nn.Module, images: Tensor) -> Tensor:
-        batches = self.shaped(images).split(BATCH)  # of an empty tensor one, empty
-        return torch.cat([module(_seen(batch)) for batch in batches])
+    def classes_of(self, features: Tensor) -> Tensor:
+        """The class that features stand for: (N, N_FEATURES) -> (N,) int64."""
+        return self.network.head(features.float()).argmax(dim=1)
 
     def shaped(self, images: Tensor, name: str = "images") -> Tensor:
         """(N, D) or (N, C, H, W) -> (N, C, H, W), on the CPU.
@@ -285,7 +284,7 @@ def scores(
     density, coverage = _density_coverage(real.features, real.radii, features, K_NEIGHBOURS)
     accuracy = None
     if sample_labels is not None and judge.test_accuracy is not None:
-        accuracy = _share(judge.predict(samples), sample_labels.cpu())
+        accuracy = _share(judge.classes_of(features), sample_labels.cpu())
     return {
         "sample_accuracy": accuracy,
         "sample_ffd": frechet_distance(real.mean, real.cov, *_moments(features)),
