@@ -99,17 +99,17 @@ class RunFolder:
         return self.path.name
 
     def result(self) -> dict[str, Any] | None:
-        """The final numbers, or None while the run is not finished."""
-        try:
-            return json.loads((self.path / "result.json").read_text())
-        except FileNotFoundError:
-            return None
+        """The final numbers, or None while the run is not finished; a file that is damaged is none."""
+        return self._json("result.json")
 
     def failure(self) -> dict[str, Any] | None:
         """Why the last attempt failed, or None."""
+        return self._json("failed.json")
+
+    def _json(self, name: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.path / "failed.json").read_text())
-        except FileNotFoundError:
+            return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     @contextlib.contextmanager

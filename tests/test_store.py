@@ -187,3 +187,5 @@ def test_a_result_is_read_whole_or_not_at_all(tmp_path: Path):
     folder.write("result.json", {"test_sse": float("nan"), "status": "ok"})
     loaded = json.loads((tmp_path / "result.json").read_text())
     assert loaded["status"] == "ok"
+    (tmp_path / "result.json").write_text('{"status": "o')
+    assert folder.result() is None

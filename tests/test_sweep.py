@@ -286,3 +286,40 @@ def test_data_with_another_content_is_another_run(tmp_path: Path, monkeypatch: p
         names.append(plan([tiny_config(output_dir=str(tmp_path))])[0].folder.name)
     assert names[0] != names[1]
     assert names[0].rsplit("-", 1)[0] == names[1].rsplit("-", 1)[0]
+
+
+def test_a_run_whose_folder_cannot_be_made_fails_alone(configs: Callable[..., list[Config]]):
+    progress = Silent()
+    runs = plan(configs({"seed": 0}, {"seed": 1}, {"seed": 2}))
+    runs[1].folder.path.parent.mkdir(parents=True)
+    runs[1].folder.path.write_text("in the way")
+    outcomes = execute(runs, progress, [None] * 3)
+    assert [o.ok for o in outcomes] == [True, False, True]
+    assert "FileExistsError" in outcomes[1].reason
+    assert [n for n in progress.notes if n.startswith("failed")] == [
+        f"failed: {runs[1].folder.name}: {outcomes[1].reason}"
+    ]
+
+
+def test_checkpoints_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: now[0])
+    checkpointer = sweep._Checkpointer(interval=10.0)
+
+    class Slow:
+        class Folder:
+            def save_checkpoint(self, state: object) -> None:
+                now[0] += 2.0  # seconds that a write takes
+
+        folder = Folder()
+
+    class OneRun:
+        def state(self, k: int) -> None: ...
+
+    now[0] = 10.5
+    assert checkpointer.due(epoch_ended=False)
+    checkpointer.write([Slow()], OneRun())  # pyright: ignore[reportArgumentType]
+    now[0] += 99.0  # 2 s of writing are 2 % of 100 s
+    assert not checkpointer.due(epoch_ended=True)
+    now[0] += 1.5
+    assert checkpointer.due(epoch_ended=False)
