@@ -322,6 +322,11 @@ class _Trainer:
         positions: dict[tuple[int, int], list[tuple[Run, dict[str, Any] | None]]] = {}
         for run in runs:
             state = run.folder.load_checkpoint()
+            if state is not None and state["device"] != device_of(run.config).type:
+                run.folder.log(
+                    f"the checkpoint is of a {state['device']}, whose random numbers are others: from the start"
+                )
+                state = None
             positions.setdefault((state["epoch"], state["step"]) if state else (0, 0), []).append((run, state))
         outcomes: list[Outcome] = []
         for members in positions.values():

@@ -244,6 +244,14 @@ def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can
     assert epochs == [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 
+def test_a_checkpoint_of_another_device_is_not_gone_on_from(configs: Callable[..., list[Config]], tmp_path: Path):
+    run = plan(configs())[0]
+    run.folder.path.mkdir(parents=True)
+    run.folder.save_checkpoint({"device": "cuda", "epoch": 1, "step": 0})
+    assert run_all(configs())[0].ok
+    assert "from the start" in (run.folder.path / "run.log").read_text()
+
+
 def test_a_full_disk_fails_the_run_in_one_line_and_counts_as_unfinished(
     configs: Callable[..., list[Config]], monkeypatch: pytest.MonkeyPatch
 ):

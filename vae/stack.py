@@ -100,6 +100,7 @@ class Stack:
         return {
             "parameters": {name: view.detach().cpu().clone() for name, view in self._views[k].items()},
             "optimizer": moments,
+            "device": self.device.type,  # generators of another kind of device cannot go on from this state
             "generator": self.epoch_start[k].clone(),
             "epoch": self.epoch,
             "step": self.step,
