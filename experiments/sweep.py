@@ -165,7 +165,6 @@ def execute(runs: Sequence[Run], progress: Progress, hydra_nodes: Sequence[dict[
         Interrupted: after SIGINT or SIGTERM, with a checkpoint of every run in training written.
     """
     prepare_output(runs[0].config.output_dir)
-    set_up_torch(runs[0].config)
     unique = {run.folder.name: (run, node) for run, node in zip(runs, hydra_nodes, strict=True)}
     outcomes: dict[str, Outcome] = {}
     for name, (run, _) in unique.items():
@@ -359,6 +358,7 @@ class _Trainer:
 
     def _train_stack(self, runs: list[Run], states: list[dict[str, Any]]) -> list[Outcome]:
         config = runs[0].config
+        set_up_torch(config)  # for each stack: a sweep can vary trainer.tf32
         device = device_of(config)
         data = self.tensors(runs[0], device)
         started, seen = _now(), 0

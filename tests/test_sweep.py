@@ -244,6 +244,18 @@ def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can
     assert epochs == [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 
+def test_each_stack_has_its_own_tf32(configs: Callable[..., list[Config]], monkeypatch: pytest.MonkeyPatch):
+    original, seen = sweep.train_epoch, []
+
+    def watch(stack: Any, *args: Any) -> bool:
+        seen.append((stack.configs[0].trainer.tf32, torch.backends.cuda.matmul.allow_tf32))
+        return original(stack, *args)
+
+    monkeypatch.setattr(sweep, "train_epoch", watch)
+    run_all(configs({"trainer__tf32": False}, {"trainer__tf32": True}, trainer__epochs=1))
+    assert seen == [(False, False), (True, True)]
+
+
 def test_a_checkpoint_of_another_device_is_not_gone_on_from(configs: Callable[..., list[Config]], tmp_path: Path):
     run = plan(configs())[0]
     run.folder.path.mkdir(parents=True)
