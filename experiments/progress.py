@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -16,7 +17,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts runs and images, and shows them.
+    """Counts runs and images, and shows them; several threads may count.
 
     Args:
         n_runs: of the sweep, those finished before included.
@@ -32,20 +33,38 @@ class Progress:
         self.every = 0.2 if self.live else every
         self.done = 0
         self.seen = 0
-        self.position = ""
+        self.positions: dict[int, tuple[int, int, int]] = {}  # of each thread that trains: runs, epoch, epochs
+        self.lock = threading.RLock()
         self.started = self.shown = time.monotonic()
 
     def stack(self, n_runs: int, epoch: int, epochs: int) -> None:
-        """The stack now in training and its epoch."""
-        self.position = f"stack of {n_runs}, epoch {epoch}/{epochs}" if n_runs > 1 else f"epoch {epoch}/{epochs}"
+        """The stack that this thread now trains, and its epoch."""
+        with self.lock:
+            self.positions[threading.get_ident()] = (n_runs, epoch, epochs)
+
+    def ended(self, n_runs: int) -> None:
+        """This thread's stack is done, and so many runs with it."""
+        with self.lock:
+            self.done += n_runs
+            self.positions.pop(threading.get_ident(), None)
 
     def tick(self, images: int) -> None:
         """So many more images were seen."""
-        self.seen += images
-        now = time.monotonic()
-        if now - self.shown >= self.every:
-            self.shown = now
-            self._show()
+        with self.lock:
+            self.seen += images
+            now = time.monotonic()
+            if now - self.shown >= self.every:
+                self.shown = now
+                self._show()
+
+    def _position(self) -> str:
+        positions = list(self.positions.values())
+        n_runs = sum(n for n, _, _ in positions)
+        _, epoch, epochs = min(positions, key=lambda p: p[1] / p[2], default=(0, 0, 0))
+        where = f"epoch {epoch}/{epochs}"
+        if len(positions) > 1:
+            return f"{len(positions)} stacks of together {n_runs} runs, {where}"
+        return f"stack of {n_runs}, {where}" if n_runs > 1 else where
 
     def _show(self) -> None:
         elapsed = time.monotonic() - self.started
@@ -54,7 +73,7 @@ class Progress:
         share = min(self.seen / self.n_images, 1.0)
         bar = "█" * round(20 * share) + "·" * (20 - round(20 * share)) + " " if self.live else ""
         text = (
-            f"{bar}{share:4.0%} · {self.done}/{self.n_runs} runs · {self.position} · {rate:,.0f} images/s · "
+            f"{bar}{share:4.0%} · {self.done}/{self.n_runs} runs · {self._position()} · {rate:,.0f} images/s · "
             f"{duration(left)} left"
         )
         self.stream.write(f"\r{text}\x1b[K" if self.live else text + "\n")
@@ -62,8 +81,9 @@ class Progress:
 
     def note(self, line: str) -> None:
         """A line that stays."""
-        self.stream.write(f"\r\x1b[K{line}\n" if self.live else line + "\n")
-        self.stream.flush()
+        with self.lock:
+            self.stream.write(f"\r\x1b[K{line}\n" if self.live else line + "\n")
+            self.stream.flush()
 
     def close(self) -> None:
         if self.live:

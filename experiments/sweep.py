@@ -19,9 +19,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,7 @@ from vae.trained import TrainedVAE, pack, unpack
 
 CHECKPOINT_SHARE = 0.02  # of the training time that writing checkpoints may take
 CPU_STACK = 16  # more runs at once gain nothing on a CPU and are lost together in memory
+MAX_WORKERS = 8  # stacks trained at once on a CPU: of a step about a tenth holds Python's lock
 
 
 class Interrupted(KeyboardInterrupt):
@@ -172,14 +175,17 @@ def execute(runs: Sequence[Run], progress: Progress, hydra_nodes: Sequence[dict[
             outcomes[name] = Outcome(run, done)
     progress.done = len(outcomes)
     with _signals() as stopping:
-        trainer = _Trainer(progress, {name: node for name, (_, node) in unique.items()}, stopping)
         waiting = [run for name, (run, _) in unique.items() if name not in outcomes]
+        threads = runs[0].config.trainer.threads or torch.get_num_threads()
+        workers = workers_for(waiting, threads)
+        nodes = {name: node for name, (_, node) in unique.items()}
+        trainer = _Trainer(progress, nodes, stopping, max(1, threads // workers))
         announced = False
         while waiting:
             before = len(waiting)
-            for stack in stacks(waiting):
-                for outcome in trainer.train(stack):
-                    outcomes[outcome.run.folder.name] = outcome
+            with ThreadPoolExecutor(workers) as pool:
+                for found in pool.map(trainer.train, stacks(waiting, workers)):
+                    outcomes |= {outcome.run.folder.name: outcome for outcome in found}
             waiting = [run for run in waiting if run.folder.name not in outcomes]
             if waiting and len(waiting) == before:  # another process has them
                 if not announced:
@@ -192,23 +198,41 @@ def execute(runs: Sequence[Run], progress: Progress, hydra_nodes: Sequence[dict[
     return [outcomes[run.folder.name] for run in runs]
 
 
-def set_up_torch(config: Config) -> None:
+def set_up_torch(config: Config, threads: int) -> None:
+    """What holds for the training of a stack; the first two hold for the calling thread alone."""
     torch.set_flush_denormal(True)  # denormal numbers make a step many times slower on some CPUs
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32
     torch.backends.cudnn.allow_tf32 = config.trainer.tf32
 
 
-def stacks(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Groups the runs that have one shape and one length of training, in pieces of the stack size."""
+def workers_for(runs: Sequence[Run], threads: int) -> int:
+    """How many stacks to train at once, each with its share of the threads.
+
+    Two stacks with a thread each are a quarter faster than one with two threads, and where all arithmetic is matrix
+    products the numbers are the same bit by bit. The gradient of a convolution depends on the number of threads in its
+    last bits, so that such runs take all threads, alone as in a sweep.
+    """
+    if any(device_of(run.config).type != "cpu" or run.arch.kind == "conv" for run in runs):
+        return 1
+    return max(1, min(threads, len(runs), MAX_WORKERS))
+
+
+def stacks(runs: Sequence[Run], workers: int = 1) -> Iterator[list[Run]]:
+    """Groups the runs that have one shape and one length of training, in pieces of the stack size.
+
+    Args:
+        workers: stacks trained at once. The pieces are no more than half of a worker's share of all runs, so that no
+            worker is left with nothing to do for long.
+    """
+    share = len(runs) if workers == 1 else -(-len(runs) // (2 * workers))
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         t = run.config.trainer
         key = (run.arch, run.data.content_hash, t.epochs, t.batch_size, t.tf32, t.device, t.stack_size)
         groups.setdefault(key, []).append(run)
     for group in groups.values():
-        size = group[0].config.trainer.stack_size or automatic_stack_size(group[0])
+        size = group[0].config.trainer.stack_size or min(share, automatic_stack_size(group[0], workers))
         pieces = -(-len(group) // size)
         size = -(-len(group) // pieces)  # even pieces: 17 runs at 16 a stack are 9 and 8, not 16 and 1
         for start in range(0, len(group), size):
@@ -226,13 +250,13 @@ def run_bytes(run: Run) -> int:
     return 4 * (5 * weights + 4 * run.config.trainer.batch_size * layers + n * (arch.z_dim + 2))
 
 
-def automatic_stack_size(run: Run) -> int:
-    """As many runs as fit into half of the free memory, on a CPU at most CPU_STACK."""
+def automatic_stack_size(run: Run, workers: int) -> int:
+    """As many runs as fit into half of the free memory, in all workers together; on a CPU at most CPU_STACK."""
     if device_of(run.config).type == "cuda":
         free, limit = torch.cuda.mem_get_info()[0], 1024
     else:
         free, limit = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), CPU_STACK
-    return max(1, min(limit, int(0.5 * free / run_bytes(run))))
+    return max(1, min(limit, int(0.5 * free / workers / run_bytes(run))))
 
 
 @contextmanager
@@ -258,31 +282,42 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
 
 class _Trainer:
-    """Trains stacks of runs and writes their folders."""
+    """Trains stacks of runs and writes their folders; several threads may train at once.
+
+    Args:
+        threads: of torch, for each stack.
+    """
 
     def __init__(
-        self, progress: Progress, hydra_nodes: dict[str, dict[str, Any] | None], stopping: Callable[[], bool]
+        self,
+        progress: Progress,
+        hydra_nodes: dict[str, dict[str, Any] | None],
+        stopping: Callable[[], bool],
+        threads: int,
     ) -> None:
-        self.progress, self.hydra_nodes, self.stopping = progress, hydra_nodes, stopping
+        self.progress, self.hydra_nodes, self.stopping, self.threads = progress, hydra_nodes, stopping, threads
+        self.lock = threading.Lock()  # of the two caches
         self.on_device: tuple[str, str, dict[str, torch.Tensor]] | None = None
         self.judges: dict[str, Judge] = {}
 
     def tensors(self, run: Run, device: torch.device) -> dict[str, torch.Tensor]:
         """The run's data on the device, flat; kept until another dataset or device is asked for."""
         key = run.data.content_hash, str(device)
-        if self.on_device is None or self.on_device[:2] != key:
-            d = run.data
-            flat = {"train_x": d.train_x.flatten(1), "test_x": d.test_x.flatten(1)}
-            moved = {k: v.to(device) for k, v in {**flat, "train_y": d.train_y, "test_y": d.test_y}.items()}
-            self.on_device = (*key, moved)
-        return self.on_device[2]
+        with self.lock:
+            if self.on_device is None or self.on_device[:2] != key:
+                d = run.data
+                flat = {"train_x": d.train_x.flatten(1), "test_x": d.test_x.flatten(1)}
+                moved = {k: v.to(device) for k, v in {**flat, "train_y": d.train_y, "test_y": d.test_y}.items()}
+                self.on_device = (*key, moved)
+            return self.on_device[2]
 
     def scores(self, run: Run, model: TrainedVAE) -> dict[str, Any]:
         """How good the run's samples and reconstructions are, by the judge of its data."""
         d = run.data
-        if d.content_hash not in self.judges:
-            self.judges[d.content_hash] = Judge.of(d, Path(run.config.output_dir) / ".cache")
-        judge = self.judges[d.content_hash]
+        with self.lock:
+            if d.content_hash not in self.judges:
+                self.judges[d.content_hash] = Judge.of(d, Path(run.config.output_dir) / ".cache")
+            judge = self.judges[d.content_hash]
         x, y = d.test_x[judge.held_out], d.test_y[judge.held_out]
         conditional = run.config.label_placement.kind != "none"
         samples = model.sample(y, seed=run.config.seed)
@@ -294,6 +329,8 @@ class _Trainer:
 
     def train(self, runs: Sequence[Run]) -> list[Outcome]:
         """Outcomes of those runs that this process could lock; the others are somebody else's at the moment."""
+        if self.stopping():
+            raise Interrupted
         outcomes: list[Outcome] = []
         with ExitStack() as locks:
             mine: list[Run] = []
@@ -310,7 +347,7 @@ class _Trainer:
                 else:
                     mine.append(run)
             outcomes += self._train_or_split(mine)
-        self.progress.done += len(outcomes)
+        self.progress.ended(len(outcomes))
         return outcomes
 
     def _train_or_split(self, runs: list[Run]) -> list[Outcome]:
@@ -358,7 +395,7 @@ class _Trainer:
 
     def _train_stack(self, runs: list[Run], states: list[dict[str, Any]]) -> list[Outcome]:
         config = runs[0].config
-        set_up_torch(config)  # for each stack: a sweep can vary trainer.tf32
+        set_up_torch(config, self.threads)  # for each stack: a sweep can vary trainer.tf32
         device = device_of(config)
         data = self.tensors(runs[0], device)
         started, seen = _now(), 0
@@ -424,8 +461,8 @@ class _Trainer:
         folder = run.folder
         folder.write("history.csv", history_csv(stack.history[k]))
         row = result.row(run, _n_parameters(stack), stack.epoch, None)
-        folder.log(f"diverged in epoch {stack.epoch}")
         folder.write("result.json", row)
+        folder.log(f"diverged in epoch {stack.epoch}")
         folder.drop_checkpoints()
         self.progress.note(f"diverged: {folder.name} in epoch {stack.epoch}")
         return Outcome(run, row)
@@ -466,8 +503,8 @@ class _Trainer:
         )
         row = result.row(run, _n_parameters(stack), stack.epoch, measured)
         folder.write("provenance.json", provenance(run, stack.device) | times)
-        folder.log(f"finished: test SSE {row['test_sse']:.4g}, KL {row['test_kl']:.4g} nats")
         folder.write("result.json", row)
+        folder.log(f"finished: test SSE {row['test_sse']:.4g}, KL {row['test_kl']:.4g} nats")
         folder.drop_checkpoints()
         return Outcome(run, row)
 

@@ -13,21 +13,46 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [generator(s, "init") for s in seeds]
 
 
-def test_linear_is_k_separate_linear_layers():
-    layer = Linear(7, 5, "uniform", generators(0, 1, 2))
-    x = torch.randn(3, 11, 7)
-    for k in range(3):
-        expected = F.linear(x[k], layer.weight[k].T, layer.bias[k, 0])
-        torch.testing.assert_close(layer(x)[k], expected)
+@pytest.mark.parametrize("n_runs", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_is_k_separate_linear_layers_and_so_are_its_gradients(n_runs: int, dtype: torch.dtype):
+    layer = Linear(7, 5, "uniform", generators(*range(n_runs))).to(dtype)
+    x = torch.randn(n_runs, 11, 7, dtype=dtype, requires_grad=True)
+    grad = torch.randn(n_runs, 11, 5, dtype=dtype)
+    y = layer(x)
+    y.backward(grad)
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is not None
+    for k in range(n_runs):
+        ours = [y[k], x.grad[k], layer.weight.grad[k].T, layer.bias.grad[k, 0]]
+        theirs = [x[k].detach().requires_grad_(), layer.weight[k].T.detach().requires_grad_()]
+        theirs.append(layer.bias[k, 0].detach().requires_grad_())
+        expected = F.linear(*theirs)
+        expected.backward(grad[k])
+        torch.testing.assert_close(ours, [expected, *(t.grad for t in theirs)])
 
 
-@pytest.mark.parametrize("size", [(128, 834, 400), (128, 100, 2 * 20), (44, 150, 784)])
-def test_linear_of_a_run_is_bit_equal_in_any_stack(size: tuple[int, int, int]):
+@pytest.mark.parametrize("size", [(128, 834, 400), (128, 100, 2 * 20), (44, 150, 784), (6, 834, 400), (10, 100, 30)])
+def test_linear_of_a_run_is_bit_equal_in_any_stack_and_by_any_number_of_threads(size: tuple[int, int, int]):
     n, n_in, n_out = size
     stacked = Linear(n_in, n_out, "uniform", generators(3, 4, 5, 6))
     alone = Linear(n_in, n_out, "uniform", generators(5))
-    x = torch.randn(4, n, n_in)
-    assert torch.equal(stacked(x)[2], alone(x[2:3])[0])
+    x, grad = torch.randn(4, n, n_in), torch.randn(4, n, n_out)
+    y = stacked(x)
+    y.backward(grad)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        y_alone = alone(x[2:3])
+        y_alone.backward(grad[2:3])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(y[2], y_alone[0])
+    for ours, theirs in zip(stacked.parameters(), alone.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.equal(ours.grad[2], theirs.grad[0])
 
 
 def test_convolutions_have_the_shapes_that_they_promise_and_their_own_weights():

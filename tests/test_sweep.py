@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from experiments import sweep
 from experiments.progress import Progress
 from experiments.result import COLUMNS
-from experiments.sweep import Interrupted, Outcome, execute, plan, stacks
+from experiments.sweep import Interrupted, Outcome, execute, plan, stacks, workers_for
 from tests.conftest import make_data, tiny_config
 from vae import config as vae_config
 from vae.config import Config, ConfigError
@@ -109,15 +110,16 @@ def test_the_same_run_twice_in_a_sweep_is_one_run(configs: Callable[..., list[Co
     assert same[0].result == same[1].result
 
 
-def test_stack_size_changes_nothing_but_the_speed(configs: Callable[..., list[Config]], tmp_path: Path):
+def test_stack_size_and_threads_change_nothing_but_the_speed(configs: Callable[..., list[Config]], tmp_path: Path):
     changes = [{"seed": s, "x_var__value": v} for s in (0, 1) for v in (0.1, 0.01)]
     together = [files(o) for o in run_all(configs(*changes))]
-    apart = configs(*changes, trainer__stack_size=1)
+    apart = configs(*changes, trainer__stack_size=1, trainer__threads=2)
+    assert workers_for(plan(apart), threads=2) == 2
     for c in apart:
         c.output_dir = str(tmp_path / "apart")
     for a, b in zip(together, run_all(apart), strict=True):
         for name, content in files(b).items():
-            if name != "config.yaml":  # it names the stack size
+            if name != "config.yaml":  # it names the stack size and the threads
                 assert a[name] == content, name
 
 
@@ -127,6 +129,14 @@ def test_stacks_share_shape_and_length_and_are_of_even_size(configs: Callable[..
     assert sizes == [[3, 3, 3], [3, 3], [4, 4, 4], [4, 4]]
     lengths = plan(configs({"trainer__epochs": 2}, {"trainer__epochs": 3}, {"trainer__lr": 0.01}))
     assert [len(s) for s in stacks(lengths)] == [2, 1]
+
+
+def test_workers_share_the_runs_and_convolutions_take_all_threads(configs: Callable[..., list[Config]]):
+    runs = plan(configs(*({"seed": s} for s in range(9))))
+    assert [workers_for(runs[:n], threads=4) for n in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    assert [len(s) for s in stacks(runs, workers=2)] == [3, 3, 3], "half of a worker's share or less"
+    conv = {"model__kind": "conv", "model__hidden": None, "model__channels": [4]}
+    assert workers_for(plan(configs(conv, {"seed": 1})), threads=4) == 1
 
 
 def test_divergence_is_recorded_and_the_siblings_finish(configs: Callable[..., list[Config]], tmp_path: Path):
@@ -207,6 +217,8 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(
             steps.append(images)
             if len(steps) == after:
                 os.kill(os.getpid(), signal_number)
+                while signal.getsignal(signal_number) != handler:
+                    time.sleep(0.001)  # the main thread is told of it, this one is not
 
     handler = signal.getsignal(signal_number)
     with pytest.raises(Interrupted):
@@ -223,6 +235,25 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(
     assert all(not (o.run.folder.path / "checkpoint.pt").exists() for o in resumed)
 
 
+def test_a_signal_stops_all_stacks_in_training_and_starts_no_other(configs: Callable[..., list[Config]]):
+    started = configs(*({"seed": s} for s in range(4)), trainer__epochs=50, trainer__stack_size=1, trainer__threads=2)
+
+    class Killer(Silent):
+        def tick(self, images: int) -> None:
+            if (
+                sum(1 for r in plan(started) if r.folder.path.exists()) == 2
+                and signal.getsignal(signal.SIGTERM) != handler
+            ):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run_all(started, Killer())
+    folders = [run.folder.path for run in plan(started)]
+    assert [(f / "checkpoint.pt").exists() for f in folders] == [True, True, False, False]
+    assert [f.exists() for f in folders[2:]] == [False, False]
+
+
 def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can(
     configs: Callable[..., list[Config]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -231,7 +262,10 @@ def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can
 
     def stop(stack: Any, *args: Any) -> bool:
         if stack.epoch == 2:
+            handler = signal.getsignal(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) == handler:
+                time.sleep(0.001)
         return original(stack, *args)
 
     monkeypatch.setattr(sweep, "train_epoch", stop)
