@@ -62,6 +62,8 @@ DIAGNOSTICS = {
     "aggregate_variance_max": "greatest variance of a dimension under q(z)",
     "iw_elbo": "importance-weighted bound on ln p(x|y) with 64 samples, nats per image (Burda et al. 2016)",
     "iw_gap": "by how much it exceeds the ELBO of the same images and samples, nats",
+    "encoder_dead_units": "share of the encoder's hidden ReLU units that are 0 for all images; null without any",
+    "decoder_dead_units": "the same of the decoder, with z = mu",
 }
 
 COLUMNS: dict[str, str] = {

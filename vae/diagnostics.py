@@ -24,12 +24,15 @@ All in nats. Pixels in [0, 1].
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae import objective
 from vae.layers import generator
+from vae.model import Mlp
 from vae.stack import Stack
 from vae.train import pixels
 
@@ -40,7 +43,7 @@ CHUNK = 500  # images encoded, and rows of the matrix of log densities, at a tim
 
 
 @torch.no_grad()
-def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_SAMPLES) -> list[dict[str, float]]:
+def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_SAMPLES) -> list[dict[str, Any]]:
     """Each run's diagnostics on one set of images, the same images for every run.
 
     Args:
@@ -49,7 +52,7 @@ def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_
         iw_samples: z of each image for the importance-weighted bound.
 
     Returns:
-        A dictionary a run: what `decomposition`, `moments` and `importance_weighted` return.
+        A dictionary a run: what `decomposition`, `moments`, `importance_weighted` and `dead_units` return.
     """
     # Drawn once for all runs, and not the first ones, which a folder of pictures has sorted by class.
     order = torch.randperm(len(images), generator=generator(0, "diagnose images")).to(images.device)
@@ -61,8 +64,9 @@ def diagnose(stack: Stack, images: Tensor, labels: Tensor, iw_samples: int = IW_
     first = index[:, :IW_IMAGES]  # (K, B)
     posterior = mu[:, :IW_IMAGES], logvar[:, :IW_IMAGES]  # (K, B, k) each
     bounds = importance_weighted(stack, pixels(images, first), labels[first], *posterior, noise, iw_samples)
+    dead = dead_units(stack, pixels(images, index), labels[index])
     return [
-        {**decomposition(mu[k], logvar[k], eps[k]), **moments(mu[k], logvar[k]), **bounds[k]}
+        {**decomposition(mu[k], logvar[k], eps[k]), **moments(mu[k], logvar[k]), **bounds[k], **dead[k]}
         for k in range(stack.n_runs)
     ]
 
@@ -168,3 +172,35 @@ def importance_weighted(
 def _normal(noise: list[torch.Generator], shape: torch.Size) -> Tensor:
     """Standard normal, each run's from its own generator: (K, *shape) float64."""
     return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in noise]).double()
+
+
+def _note_alive(found: list[Tensor], layer: Any, inputs: Any, out: Tensor) -> None:
+    found.append((out > 0).any(dim=1))  # (K, M, width) -> (K, width)
+
+
+def dead_units(stack: Stack, x: Tensor, y: Tensor) -> list[dict[str, float | None]]:
+    """Hidden units that are 0 for every image: dead ReLUs, which no gradient brings back.
+
+    Args:
+        x, y: images (K, M, D) in [0, 1] and labels (K, M).
+
+    Returns:
+        A dictionary a run: `encoder_dead_units` and `decoder_dead_units` (given z = mu), shares of all hidden units of
+        that network. None where there are none to count: other activations, convolutions, no hidden layer.
+    """
+    names = ("encoder", "decoder")
+    if stack.arch.activation != "relu" or not stack.arch.hidden:
+        return [dict.fromkeys(f"{name}_dead_units" for name in names) for _ in stack.configs]
+    alive: dict[str, list[Tensor]] = {name: [] for name in names}  # of each hidden layer, (K, width)
+    hooks = []
+    for name in names:
+        net = getattr(stack.model, name).net
+        assert isinstance(net, Mlp)
+        for layer in list(net.layers)[:-1]:
+            hooks.append(layer.register_forward_hook(partial(_note_alive, alive[name])))
+    mu, _ = stack.model.encode(x, y)  # (K, M, k)
+    stack.model.decode(mu, y)
+    for hook in hooks:
+        hook.remove()
+    shares = {f"{name}_dead_units": (~torch.cat(units, dim=1)).double().mean(dim=1) for name, units in alive.items()}
+    return [{name: share[k].item() for name, share in shares.items()} for k in range(stack.n_runs)]
