@@ -61,26 +61,25 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _each(lambda k: _product(x[k], weight[k].t(), bias[k, 0]), len(x))
+        return _each(lambda k: product(x[k], weight[k].t(), bias[k, 0]), len(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        grad_x = _each(lambda k: _product(grad[k], weight[k]), len(x)) if ctx.needs_input_grad[0] else None
-        grad_weight = _each(lambda k: _product(x[k].t(), grad[k].t()), len(x))
+        grad_x = _each(lambda k: product(grad[k], weight[k]), len(x)) if ctx.needs_input_grad[0] else None
+        grad_weight = _each(lambda k: product(x[k].t(), grad[k].t()), len(x))
         return grad_x, grad_weight, grad.sum(dim=1, keepdim=True)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b: (B, n), (m, n), (m,) -> (B, m)."""
-    assert _onednn is not None
-    return _onednn(x, weight, bias, "none", [], "")
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b by the routine that `Linear` takes on the CPU: (B, n), (m, n), (m,) -> (B, m)."""
+    return F.linear(x, weight, bias) if _onednn is None else _onednn(x, weight, bias, "none", [], "")
 
 
-def _each(product: Callable[[int], Tensor], n_runs: int) -> Tensor:
+def _each(of_run: Callable[[int], Tensor], n_runs: int) -> Tensor:
     """The products of all runs as one tensor; of a single run without a copy."""
-    return product(0)[None] if n_runs == 1 else torch.stack([product(k) for k in range(n_runs)])
+    return of_run(0)[None] if n_runs == 1 else torch.stack([of_run(k) for k in range(n_runs)])
 
 
 class Linear(nn.Module):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vae import objective
+from vae.capture import Captured, CudaGraphs, eagerly
 from vae.config import Config
 from vae.layers import generator
 from vae.model import Architecture, ConditionalVAE
@@ -25,8 +27,9 @@ class Stack:
     """K runs in training.
 
     All runs share `arch`, `trainer.epochs`, `trainer.batch_size` and the position in the training; seed, learning rate,
-    x_var, beta and objective are each run's own. One fused Adam has a parameter group a run, over views of the stacked
-    parameters.
+    x_var, beta and objective are each run's own. One fused Adam, over views of the stacked parameters, has a parameter
+    group for each learning rate. All that a step of training changes lies at fixed addresses, the learning rates too,
+    so that the step can be captured as a CUDA graph.
 
     Args:
         configs: one a run.
@@ -47,15 +50,33 @@ class Stack:
         self.epoch_start = [g.get_state() for g in self.generators]  # generators at the start of the current epoch
         self.totals = torch.zeros(3, len(self.configs), dtype=torch.float64, device=device)  # of the current epoch
         self.history: list[list[dict[str, float]]] = [[] for _ in configs]
-        self._views = [self._views_of(k) for k in range(self.n_runs)]
-        self._views_by_parameter = [(p, [v[name] for v in self._views]) for name, p in self.parameters().items()]
+        self.call = Captured(CudaGraphs(device)) if device.type == "cuda" else eagerly  # calls a step of the training
+
+        with torch.no_grad():
+            weights = objective.weights(self.log_x_var, self.per_dim, arch.input_dim, arch.z_dim)
+        self._fixed_weights = None if any(c.x_var.kind == "learned" for c in configs) else weights
+
+        by_rate: dict[tuple[float, str], list[int]] = {}
+        for k, c in enumerate(configs):
+            by_rate.setdefault((c.trainer.lr, c.trainer.lr_schedule), []).append(k)
+        whole = len(by_rate) == 1 and takes_stacks_whole(device)
+        self._views = {
+            name: p.data.split(self.n_runs if whole and name != "log_x_var" else 1)
+            for name, p in self.parameters().items()
+        }
+        self._views_by_parameter = [(p, self._views[name]) for name, p in self.parameters().items()]
         groups = []
-        for k, views in enumerate(self._views):
-            weights = [v for name, v in views.items() if name != "log_x_var"]
-            groups.append({"params": weights, "run": k, "factor": 1.0})
-            if self.configs[k].x_var.kind == "learned":
-                groups.append({"params": [views["log_x_var"]], "run": k, "factor": X_VAR_LR_FACTOR})
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        for runs in by_rate.values():
+            learned = [self._views["log_x_var"][k] for k in runs if configs[k].x_var.kind == "learned"]
+            weights = [self._view(name, k)[0] for name in self._views if name != "log_x_var" for k in runs]
+            groups.append({"params": list(dict.fromkeys(weights)), "run": runs[0], "factor": 1.0})
+            if learned:
+                groups.append({"params": learned, "run": runs[0], "factor": X_VAR_LR_FACTOR})
+        for group in groups:
+            # Adam reads a rate in double precision on the CPU, and in single where it lies on a GPU.
+            dtype = torch.float64 if device.type == "cpu" else torch.float32
+            group["lr"] = torch.zeros((), dtype=dtype, device=device)
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=True)
 
     @property
     def n_runs(self) -> int:
@@ -65,17 +86,32 @@ class Stack:
         """The stacked parameters by name, each with leading axis K."""
         return {**dict(self.model.named_parameters()), "log_x_var": self.log_x_var}
 
-    def _views_of(self, k: int) -> dict[str, Tensor]:
-        return {name: p.data[k : k + 1] for name, p in self.parameters().items()}
+    def _view(self, name: str, k: int) -> tuple[Tensor, slice]:
+        """The optimizer's tensor that holds run k's part of a parameter, and where in it."""
+        views = self._views[name]
+        i, row = divmod(k, self.n_runs // len(views))
+        return views[i], slice(row, row + 1)
+
+    def loss_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """objective.weights of the runs, (K,) each: constants of the training where no run learns its x_var."""
+        if self._fixed_weights is not None:
+            return self._fixed_weights
+        return objective.weights(self.log_x_var, self.per_dim, self.arch.input_dim, self.arch.z_dim)
+
+    def zero_grad(self) -> None:
+        """Lets go of the gradients of the step before."""
+        for p, views in self._views_by_parameter:
+            p.grad = None
+            for view in views:
+                view.grad = None
 
     def optimizer_step(self) -> None:
         """One step of Adam for every run, from the gradients of the stacked parameters."""
         for p, views in self._views_by_parameter:
             if p.grad is None:  # ln x_var, where no run learns it
                 continue
-            for view, grad in zip(views, p.grad.split(1), strict=True):
+            for view, grad in zip(views, p.grad.split(self.n_runs // len(views)), strict=True):
                 view.grad = grad
-            p.grad = None
         self.optimizer.step()
 
     def learning_rate(self, k: int) -> float:
@@ -88,17 +124,21 @@ class Stack:
     def set_learning_rates(self) -> None:
         """Puts each run's learning rate for the current epoch into the optimizer."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(group["run"]) * group["factor"]
+            group["lr"].fill_(self.learning_rate(group["run"]) * group["factor"])
 
     def state(self, k: int) -> dict[str, Any]:
         """All of run k: tensors (copies, on the CPU), numbers and lists; safe for torch.load(weights_only=True)."""
+        parts = {name: self._view(name, k) for name in self._views}
         moments = {
-            name: {key: value.detach().cpu().clone() for key, value in self.optimizer.state[view].items()}
-            for name, view in self._views[k].items()
+            name: {
+                key: (value if key == "step" else value[row]).cpu().clone()
+                for key, value in self.optimizer.state[view].items()
+            }
+            for name, (view, row) in parts.items()
             if view in self.optimizer.state
         }
         return {
-            "parameters": {name: view.detach().cpu().clone() for name, view in self._views[k].items()},
+            "parameters": {name: view[row].cpu().clone() for name, (view, row) in parts.items()},
             "optimizer": moments,
             "device": self.device.type,  # generators of another kind of device cannot go on from this state
             "generator": self.epoch_start[k].clone(),
@@ -118,11 +158,15 @@ class Stack:
         assert len(positions) == 1, f"runs at different positions cannot be stacked: {positions}"
         (stack.epoch, stack.step) = positions.pop()
         for k, state in enumerate(states):
-            for name, view in stack._views[k].items():
-                view.copy_(state["parameters"][name])
-                if name in state["optimizer"]:
-                    saved = state["optimizer"][name]
-                    stack.optimizer.state[view] = {key: value.clone().to(view.device) for key, value in saved.items()}
+            for name in stack._views:
+                view, row = stack._view(name, k)
+                view[row] = state["parameters"][name]
+                for key, value in state["optimizer"].get(name, {}).items():
+                    moments = stack.optimizer.state[view]
+                    if key == "step":  # one for all runs of the view, which are at one position
+                        moments[key] = value.clone().to(device)
+                    else:
+                        moments.setdefault(key, torch.empty_like(view))[row] = value
             stack.epoch_start[k] = state["generator"].clone()
             stack.totals[:, k] = state["totals"].to(device)
             stack.history[k] = [dict(row) for row in state["history"]]
@@ -131,3 +175,12 @@ class Stack:
     def select(self, runs: Sequence[int]) -> Stack:
         """A stack of some of these runs, as they are."""
         return Stack.of([self.configs[k] for k in runs], self.arch, self.device, [self.state(k) for k in runs])
+
+
+def takes_stacks_whole(device: torch.device) -> bool:
+    """Whether Adam has one tensor for all runs of a parameter, rather than one a run.
+
+    That takes the least calls, which is what counts on a GPU. On the CPU the last few elements of a tensor are rounded
+    otherwise than the rest, so that a run's last bits would depend on its neighbours.
+    """
+    return device.type == "cuda"

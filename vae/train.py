@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -19,10 +20,37 @@ def pixels(images: Tensor, index: Tensor) -> Tensor:
     return picked.to(torch.float32).div_(255)
 
 
+def train_step(stack: Stack, images: Tensor, labels: Tensor, index: Tensor, noise: Tensor, beta: Tensor) -> None:
+    """One step of training of every run, and its part in the sums of the epoch.
+
+    It draws nothing, reads no value of a tensor and leaves its effect in the stack's own tensors, so that it can be
+    captured as a CUDA graph (vae/capture.py).
+
+    Args:
+        images, labels: all of them, as in train_epoch.
+        index: images of the batch, (K, B).
+        noise: standard normal, (K, B, k).
+        beta: weight of the KL, (K,).
+    """
+    x, y = pixels(images, index), labels[index]  # (K, B, D), (K, B)
+    mu, logvar = stack.model.encode(x, y)  # (K, B, k) each
+    z = mu + (0.5 * logvar).exp() * noise  # (K, B, k)
+    x_hat = stack.model.decode(z, y)  # (K, B, D)
+    sse = objective.squared_error(x, x_hat).mean(dim=1)  # (K,)
+    kl = objective.gaussian_kl(mu, logvar).sum(dim=-1).mean(dim=1)  # (K,)
+    losses = objective.loss(sse, kl, beta, stack.loss_weights())  # (K,)
+    stack.zero_grad()
+    losses.sum().backward()
+    stack.optimizer_step()
+    # Weighted by the images, so that a short last batch does not count for more than it is.
+    stack.totals += torch.stack([sse, kl, losses]).detach().double() * index.shape[1]
+
+
 def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[int], bool]) -> bool:
     """Trains every run of the stack for the rest of its current epoch, and adds a row to each run's history.
 
-    Nothing in here waits for the device: the sums of the epoch are read at its end.
+    Nothing in here waits for the device: the sums of the epoch are read at its end. On a GPU a step is captured as a
+    CUDA graph once and replayed from then on.
 
     Args:
         images: (N, D) uint8, on the stack's device.
@@ -49,26 +77,11 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
     betas = torch.tensor(np.stack([s[here] for s in schedules], axis=1), dtype=torch.float32).to(stack.device)  # (S, K)
     stack.set_learning_rates()
 
-    learns_x_var = any(c.x_var.kind == "learned" for c in stack.configs)
-    with torch.no_grad():
-        weights = objective.weights(stack.log_x_var, stack.per_dim, arch.input_dim, arch.z_dim)
-
+    one_step = functools.partial(train_step, stack)
     for step in range(stack.step, steps):
         batch = slice(step * trainer.batch_size, (step + 1) * trainer.batch_size)
         index = order[:, batch]  # (K, B)
-        x, y = pixels(images, index), labels[index]  # (K, B, D), (K, B)
-        mu, logvar = stack.model.encode(x, y)  # (K, B, k) each
-        z = mu + (0.5 * logvar).exp() * noise[:, batch]  # (K, B, k)
-        x_hat = stack.model.decode(z, y)  # (K, B, D)
-        sse = objective.squared_error(x, x_hat).mean(dim=1)  # (K,)
-        kl = objective.gaussian_kl(mu, logvar).sum(dim=-1).mean(dim=1)  # (K,)
-        if learns_x_var:
-            weights = objective.weights(stack.log_x_var, stack.per_dim, arch.input_dim, arch.z_dim)
-        losses = objective.loss(sse, kl, betas[step], weights)  # (K,)
-        losses.sum().backward()
-        stack.optimizer_step()
-        # Weighted by the images, so that a short last batch does not count for more than it is.
-        stack.totals += torch.stack([sse, kl, losses]).detach().double() * index.shape[1]
+        stack.call(one_step, (images, labels), (index, noise[:, batch], betas[step]))
         stack.step = step + 1
         if pause(index.numel()) and stack.step < steps:
             return False

@@ -1,0 +1,394 @@
+"""Captured steps: on the CPU with a tape in the graph's place, and where there is a GPU the graphs themselves."""
+
+import gc
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import vae.stack
+from tests.conftest import tiny_config
+from tests.test_train import fit, mixed_configs, never, new_stack
+from vae.capture import WARM_UP, Captured, CudaGraphs, eagerly
+from vae.config import Config
+from vae.data import ImageData
+from vae.model import resolve
+from vae.stack import Stack
+from vae.train import diverged, train_epoch
+
+STEPS = 5  # of an epoch of the toy data: four batches of 64 and one of 44
+
+
+class Tape(TorchDispatchMode):
+    """Writes down the operations that a function starts: as in a CUDA graph numbers are frozen, and memory is fixed.
+
+    The function runs while it is written down, where a graph's does not, so that the first replay does nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, list[Any]]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, tree_leaves(made)))
+        return made
+
+    def replay(self) -> None:
+        self.replays += 1
+        if self.replays == 1:
+            return
+        with torch.no_grad():
+            for func, args, kwargs, places in self.operations:
+                for place, value in zip(places, tree_leaves(func(*args, **kwargs)), strict=True):
+                    if isinstance(place, Tensor) and place.data_ptr() != value.data_ptr():
+                        place.copy_(value)
+
+
+class Tapes(CudaGraphs):
+    """Tapes for graphs."""
+
+    def __init__(self) -> None:
+        self.made: list[Tape] = []
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        function()
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.made.append(Tape())
+        with self.made[-1]:
+            function()
+        return self.made[-1].replay
+
+
+def taped(stack: Stack) -> tuple[Stack, Tapes]:
+    tapes = Tapes()
+    stack.call = Captured(tapes)
+    return stack, tapes
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal bit by bit."""
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a == b
+
+
+def assert_same(a: Stack, b: Stack) -> None:
+    assert all(same(a.state(k), b.state(k)) for k in range(a.n_runs))
+
+
+def configs_of(kind: str, epochs: int) -> list[Config]:
+    """Runs with a warm-up of beta, a learned x_var, the other objective, a cosine schedule and rates of their own."""
+    configs = [*mixed_configs(), tiny_config(seed=5, trainer__lr=2e-3)]
+    for c in configs:
+        c.trainer.epochs = epochs
+        c.model.kind = kind
+        c.model.hidden = [16] if kind == "mlp" else None
+        c.model.channels = [4, 6] if kind == "conv" else None
+    return configs
+
+
+def test_what_is_frozen_and_what_is_not():
+    """The tape and the calls: values of inputs and of memory are each call's own, a number of Python is the first's."""
+    total, unit, number = torch.zeros(2), torch.ones(()), 1.0
+
+    def add(x: Tensor, y: Tensor) -> None:
+        total.add_(x * y * unit, alpha=number)
+
+    call, x = Captured(tapes := Tapes()), torch.tensor([1.0, 2.0])
+    for i in range(WARM_UP):
+        call(add, (x,), (torch.tensor(float(i)),))
+    assert not tapes.made
+    for i in (10, 20):
+        call(add, (x,), (torch.tensor(float(i)),))
+    assert total.tolist() == [33.0, 66.0]
+    unit.fill_(2)
+    x[1] = 0
+    number = 1000.0
+    call(add, (x,), (torch.tensor(5.0),))
+    assert total.tolist() == [43.0, 66.0]
+    assert [t.replays for t in tapes.made] == [3]
+    call(add, (x,), (torch.tensor([1.0, 1.0]),))
+    call(add, (x.clone(),), (torch.tensor(1.0),))
+    assert len(tapes.made) == 1, "another shape, and other memory, are warmed up anew"
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+def test_replayed_steps_give_the_numbers_of_the_plain_loop(toy: ImageData, kind: str):
+    configs = configs_of(kind, epochs=WARM_UP + 3)
+    stack, tapes = taped(new_stack(toy, *configs))
+    fit(stack, toy)
+    whole, last = tapes.made
+    assert whole.replays == (STEPS - 1) * configs[0].trainer.epochs - WARM_UP
+    assert last.replays == configs[0].trainer.epochs - WARM_UP
+    assert_same(stack, fit(new_stack(toy, *configs), toy))
+
+
+@pytest.mark.parametrize("stop_after", [2, 4, 8, 15, 17])
+def test_a_captured_stack_is_left_and_gone_on_from_anywhere(toy: ImageData, stop_after: int):
+    configs = configs_of("mlp", epochs=5)
+    stack, seen = taped(new_stack(toy, *configs))[0], []
+    x = toy.train_x.flatten(1)
+
+    def pause(n_images: int) -> bool:
+        seen.append(n_images)
+        return len(seen) == stop_after
+
+    while len(seen) < stop_after:
+        train_epoch(stack, x, toy.train_y, pause)
+    assert (stack.epoch, stack.step) == divmod(stop_after, STEPS)
+    resumed, tapes = taped(stack.select([1, 2, 4]))
+    fit(resumed, toy)
+    assert tapes.made, "what was captured of the whole stack is not used for a part of it"
+    assert_same(resumed, fit(new_stack(toy, *(configs[k] for k in (1, 2, 4))), toy))
+    fit(stack, toy)  # the same stack goes on, too
+    assert_same(stack, fit(new_stack(toy, *configs), toy))
+
+
+def test_a_run_that_diverges_under_a_graph_leaves_its_siblings_bit_identical(toy: ImageData):
+    good = [tiny_config(seed=s, trainer__epochs=5) for s in (0, 1)]
+    bad = tiny_config(seed=2, trainer__epochs=5, trainer__lr=10.0)
+    stack, tapes = taped(new_stack(toy, good[0], bad, good[1]))
+    x = toy.train_x.flatten(1)
+    for _ in range(4):
+        train_epoch(stack, x, toy.train_y, never)
+    assert len(tapes.made) == 2
+    assert diverged(stack) == [1]
+    kept = fit(taped(stack.select([0, 2]))[0], toy)
+    assert_same(kept, fit(new_stack(toy, *good), toy))
+
+
+@pytest.mark.parametrize("breaks", ["loss_weights", "optimizer_step"])
+def test_where_a_capture_fails_training_goes_on_without_and_says_so_once(
+    toy: ImageData, caplog: pytest.LogCaptureFixture, breaks: str
+):
+    """Forward or backward is done by then, and nothing of it may be left: neither gradients nor sums."""
+    configs = configs_of("mlp", epochs=5)
+    stack, tapes = taped(new_stack(toy, *configs))
+
+    class Refusing(Tapes):
+        def record(self, function: Callable[[], None]) -> Callable[[], None]:
+            def refused(*args: Any) -> None:
+                raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stack, breaks, refused)
+                function()
+            raise AssertionError
+
+    stack.call = Captured(Refusing())
+    with caplog.at_level(logging.WARNING):
+        fit(stack, toy)
+    assert [r.getMessage() for r in caplog.records] == [
+        "training goes on without CUDA graphs: CUDA error: operation not permitted when stream is capturing"
+    ]
+    assert not tapes.made
+    assert_same(stack, fit(new_stack(toy, *configs), toy))
+
+
+def test_a_mistake_in_the_step_is_no_failed_capture():
+    mistakes = []
+
+    def step(x: Tensor) -> None:
+        if mistakes:
+            raise ValueError("shapes differ")
+
+    call, x = Captured(Tapes()), torch.zeros(1)
+    for _ in range(WARM_UP):
+        call(step, (), (x,))
+    mistakes.append(1)
+    with pytest.raises(ValueError, match="shapes differ"):
+        call(step, (), (x,))
+
+
+def test_one_adam_for_all_runs_agrees_with_one_a_run(toy: ImageData, monkeypatch: pytest.MonkeyPatch):
+    """As a GPU has it, here on the CPU: the numbers to rounding, and states that either kind can go on from."""
+    learned = {"x_var__kind": "learned", "x_var__value": 0.3}
+    configs = [tiny_config(seed=s, trainer__epochs=6, **(learned if s == 1 else {})) for s in range(4)]
+    apart = fit(new_stack(toy, *configs), toy)
+    x, kept = toy.train_x.flatten(1), [1, 2, 3]
+    halfway = new_stack(toy, *configs)
+    for _ in range(3):
+        train_epoch(halfway, x, toy.train_y, never)
+    monkeypatch.setattr(vae.stack, "takes_stacks_whole", lambda device: True)
+    stack, tapes = taped(new_stack(toy, *configs))
+    n_parameters = len(list(stack.model.parameters()))
+    assert [len(g["params"]) for g in stack.optimizer.param_groups] == [n_parameters, 1]
+    rates = [*configs[:3], tiny_config(seed=3, trainer__epochs=6, trainer__lr=2e-3)]
+    assert [len(g["params"]) for g in new_stack(toy, *rates).optimizer.param_groups] == [
+        *(3 * n_parameters, 1),
+        n_parameters,
+    ]
+    for _ in range(3):
+        train_epoch(stack, x, toy.train_y, never)
+    fit(whole_to_whole := stack.select(kept), toy)
+    apart_to_whole = fit(halfway.select(kept), toy)
+    monkeypatch.undo()
+    whole_to_apart = fit(stack.select(kept), toy)
+    assert tapes.made
+    for other in (whole_to_whole, apart_to_whole, whole_to_apart):
+        for i, k in enumerate(kept):
+            a, b = other.state(i), apart.state(k)
+            assert a["optimizer"].keys() == b["optimizer"].keys()
+            for part in ("parameters", "optimizer"):
+                torch.testing.assert_close(a[part], b[part], rtol=1e-4, atol=1e-6)
+    assert apart.call is eagerly
+
+
+def test_streams_wait_for_each_other_as_the_notes_on_cuda_graphs_have_it(monkeypatch: pytest.MonkeyPatch):
+    """Without a GPU: the order of the calls of torch.cuda, and that a failed capture brings the stream back."""
+    done: list[str] = []
+
+    class Stream:
+        device = "cuda:0"
+
+        def __init__(self, name: Any) -> None:
+            self.name = "current" if name == "current" else "side"
+
+        def wait_stream(self, other: "Stream") -> None:
+            done.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def stream(side: Stream) -> Iterator[None]:
+        done.append(f"on {side.name}")
+        try:
+            yield
+        finally:
+            done.append(f"off {side.name}")
+
+    @contextmanager
+    def graph(graph: Any, pool: Any, stream: Stream) -> Iterator[None]:
+        done.append(f"capture on {stream.name} in {pool}")
+        yield
+        done.append("captured")
+
+    class Graph:
+        def replay(self) -> None:
+            done.append("replay")
+
+    fakes = {"Stream": Stream, "stream": stream, "graph": graph, "CUDAGraph": Graph}
+    fakes |= {"graph_pool_handle": lambda: "pool", "current_stream": lambda device: Stream("current")}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    graphs = CudaGraphs(torch.device("cuda"))
+    graphs.warm_up(lambda: done.append("work"))
+    assert done == ["side waits for current", "on side", "work", "off side", "current waits for side"]
+    done.clear()
+    graphs.record(lambda: done.append("work"))()
+    assert done == ["on side", "capture on side in pool", "work", "captured", "off side", "replay"]
+    done.clear()
+
+    def refused() -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        graphs.record(refused)
+    assert done[-1] == "off side"
+
+
+def test_a_dropped_stack_is_gone_at_once(toy: ImageData):
+    """Nothing points back to it, so that its memory, and that of its graphs, is free for the next."""
+    stack = fit(taped(new_stack(toy, tiny_config(trainer__epochs=5)))[0], toy)
+    seen = weakref.ref(stack)
+    gc.disable()
+    try:
+        del stack
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+def on_gpu(data: ImageData, configs: list[Config]) -> tuple[Stack, Tensor, Tensor]:
+    device = torch.device("cuda")
+    arch = resolve(configs[0], data.image_shape, data.n_classes, [])
+    return Stack(configs, arch, device), data.train_x.flatten(1).to(device), data.train_y.to(device)
+
+
+@needs_gpu
+@pytest.mark.parametrize("rates", [1, 2])
+@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+def test_graphs_agree_with_eager_calls_on_a_gpu(toy: ImageData, kind: str, rates: int):
+    """Losses of every epoch within 1e-4 relative: the same kernels, but libraries may choose others for a graph."""
+    configs = configs_of(kind, epochs=6)
+    if rates == 1:
+        for c in configs:
+            c.trainer.lr, c.trainer.lr_schedule = 1e-3, "cosine"
+    histories = []
+    for eager in (False, True):
+        stack, x, y = on_gpu(toy, configs)
+        call = stack.call
+        if eager:
+            stack.call = eagerly
+        while stack.epoch < 6:
+            train_epoch(stack, x, y, never)
+        histories.append([[row["train_loss"] for row in rows] for rows in stack.history])
+        assert isinstance(call, Captured)
+        assert call.works
+        assert len(call.recorded) == (0 if eager else 2)
+    torch.testing.assert_close(torch.tensor(histories[0]), torch.tensor(histories[1]), rtol=1e-4, atol=1e-4)
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_no_step_waits_for_the_gpu(toy: ImageData):
+    """Neither those to warm up, nor replays: only a capture itself may, and the end of an epoch."""
+    stack, x, y = on_gpu(toy, configs_of("mlp", epochs=8))
+    steps = 0
+
+    def pause(n_images: int) -> bool:
+        nonlocal steps
+        steps += 1
+        capturing = steps == WARM_UP or stack.step == STEPS - 1  # the next step may be a capture
+        waits = capturing or stack.step == STEPS
+        torch.cuda.set_sync_debug_mode("default" if waits else "error")
+        return False
+
+    try:
+        while stack.epoch < 8:
+            train_epoch(stack, x, y, pause)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert steps == 8 * STEPS
+
+
+@needs_gpu
+def test_a_run_alone_agrees_with_itself_in_a_stack_on_a_gpu(toy: ImageData):
+    """Losses of every epoch within 1e-3 relative: batched products of another number of runs round otherwise."""
+    configs = [tiny_config(seed=s, trainer__epochs=6) for s in range(8)]
+
+    def losses(some: list[Config]) -> list[list[float]]:
+        stack, x, y = on_gpu(toy, some)
+        while stack.epoch < 6:
+            train_epoch(stack, x, y, never)
+        return [[row["train_loss"] for row in rows] for rows in stack.history]
+
+    together, alone = losses(configs), [losses([c])[0] for c in configs]
+    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-3, atol=1e-3)
+
+
+@needs_gpu
+def test_a_stack_is_gone_with_its_graphs(toy: ImageData):
+    """Nothing keeps a dropped stack: a sweep trains one after another in the same memory."""
+    used = []
+    for _ in range(3):
+        stack, x, y = on_gpu(toy, configs_of("mlp", epochs=5))
+        while stack.epoch < 5:
+            train_epoch(stack, x, y, never)
+        del stack
+        torch.cuda.empty_cache()
+        used.append(torch.cuda.memory_reserved())
+    assert used[2] <= used[0]
