@@ -1,7 +1,22 @@
 """Sweeps around the model library: Hydra's launcher and sweeper, the run store, the collector, tables and figures."""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.frame import table
+
+__all__ = ["table"]
 
 # Read by OpenMP when torch is first imported. Its threads would otherwise spin while they wait for one another: with
 # one other busy process on two cores that makes training several times slower, and alone it gains nothing measurable.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the command line answers without waiting for pandas.
+    if name == "table":
+        from experiments.frame import table
+
+        return table
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -888,3 +888,292 @@ def test_facts_of_cifar10_as_jpeg():
     assert round(known.pixel_mean, 4) == 0.4733
     assert round(known.sse_mean["train"], 2) == 188.65
     assert round(known.eigenvalues[0], 2) == 55.05
+
+
+# --- Any dataset of torchvision by its name
+
+
+def named(name: str, root: Path, **settings: int) -> Dataset:
+    return Dataset(kind="torchvision", name=name, root=str(root), **settings)
+
+
+def test_kmnist_is_read_from_its_files_by_name(tmp_path: Path, offline: list):
+    write_all(tmp_path / "KMNIST/raw", mnist_files())
+    kmnist = data.load(named("KMNIST", tmp_path))
+    assert np.array_equal(kmnist.train_x.numpy(), noise(0, 20, 28, 28)[:, None])
+    assert np.array_equal(kmnist.test_x.numpy(), noise(1, 10, 28, 28)[:, None])
+    assert kmnist.test_y.tolist() == list(range(10))
+    assert kmnist.classes[:2] == ("o", "ki")
+    assert kmnist.name == "KMNIST"
+    assert kmnist.source.endswith("KMNIST, " + str(tmp_path) + ": its own split")
+    assert offline == []
+
+
+def test_mnist_by_name_is_the_same_data_as_by_kind(tmp_path: Path):
+    write_all(tmp_path / "MNIST/raw", mnist_files())
+    by_kind = data.load(Dataset(kind="mnist", root=str(tmp_path)))
+    assert data.load(named("MNIST", tmp_path)).content_hash == by_kind.content_hash
+
+
+def test_images_in_memory_are_resized_and_coloured(tmp_path: Path):
+    write_all(tmp_path / "KMNIST/raw", mnist_files())
+    images = data.load(named("KMNIST", tmp_path, size=14, channels=3))
+    assert images.image_shape == (3, 14, 14)
+    halved = Image.fromarray(noise(0, 20, 28, 28)[7]).resize((14, 14), Image.Resampling.BILINEAR)
+    assert np.array_equal(images.train_x[7].numpy(), np.stack([np.asarray(halved)] * 3))
+    assert images.source.endswith(", resized to 14x14, colour")
+
+
+def test_svhn_is_read_from_its_matlab_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    pixels = noise(0, 32, 32, 3, 12)  # H, W, C, N as in its files
+    for split in ("train", "test"):
+        savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": np.arange(1, 13)[:, None] % 10 + 1})
+        md5 = hashlib.md5((tmp_path / f"{split}_32x32.mat").read_bytes()).hexdigest()
+        monkeypatch.setitem(SVHN.split_list, split, ["nowhere", f"{split}_32x32.mat", md5])
+    svhn = data.load(named("SVHN", tmp_path))
+    assert np.array_equal(svhn.train_x.numpy(), pixels.transpose(3, 2, 0, 1))
+    assert svhn.train_y.tolist()[:3] == [2, 3, 4]
+    assert svhn.train_y[8] == 0  # the file's label 10 is the digit 0
+    assert svhn.classes == data.DIGITS
+
+
+@pytest.fixture
+def eurosat_root(tmp_path: Path) -> Path:
+    """A small EuroSAT in its true layout: 64x64 colour pictures in a folder a class, without a split."""
+    for seed, (label, i) in enumerate((label, i) for label in ("Forest", "River") for i in range(5)):
+        save(tmp_path / f"eurosat/2750/{label}/{label}_{i}.jpg", noise(seed, 64, 64, 3), quality=95)
+    return tmp_path
+
+
+def test_a_dataset_without_a_split_has_every_fifth_image_held_out(eurosat_root: Path, offline: list):
+    eurosat = data.load(named("EuroSAT", eurosat_root))
+    assert eurosat.classes == ("Forest", "River")
+    assert eurosat.train_x.shape == (8, 3, 64, 64)
+    assert eurosat.train_y.tolist() == [0] * 4 + [1] * 4
+    assert eurosat.test_y.tolist() == [0, 1]
+    with Image.open(eurosat_root / "eurosat/2750/River/River_4.jpg") as image:
+        assert np.array_equal(eurosat.test_x[1].numpy().transpose(1, 2, 0), np.asarray(image))
+    assert eurosat.source.endswith("every fifth image of a class is held out")
+    assert offline == []
+
+
+def test_images_from_files_are_decoded_once_for_each_size(eurosat_root: Path, monkeypatch: pytest.MonkeyPatch):
+    from torchvision.datasets import EuroSAT
+
+    fresh = data.load(named("EuroSAT", eurosat_root, size=32))
+    full = data.load(named("EuroSAT", eurosat_root))
+    monkeypatch.setattr(EuroSAT, "__getitem__", lambda self, i: pytest.fail("decoded again"))
+    cached = data.load(named("EuroSAT", eurosat_root, size=32))
+    assert cached.content_hash == fresh.content_hash != full.content_hash
+    assert torch.equal(cached.test_x, fresh.test_x)
+
+
+def test_pictures_of_several_sizes_want_a_size(tmp_path: Path, offline: list):
+    root = tmp_path / "food-101"
+    for split in ("train", "test"):
+        names = [f"{food}/{split}{i}" for food in ("pie", "soup") for i in range(2)]
+        (root / "meta").mkdir(parents=True, exist_ok=True)
+        (root / f"meta/{split}.json").write_text(json.dumps({f: [n for n in names if f in n] for f in ("pie", "soup")}))
+        for i, name in enumerate(names):
+            save(root / f"images/{name}.jpg", noise(i, 40 + i, 48, 3))
+    message = one_line_error(named("Food101", tmp_path))
+    assert message.startswith("dataset.size=null: the images differ in size, from 40x48 to 43x48; allowed: ")
+    food = data.load(named("Food101", tmp_path, size=16))
+    assert food.train_x.shape == (4, 3, 16, 16)
+    assert food.train_y.tolist() == [0, 0, 1, 1]
+    assert offline == []
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("KMNST", "KMNIST"), ("cifar100", "CIFAR100"), ("SVNH", "SVHN"), ("eurosat", "EuroSAT")]
+)
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path, name: str, nearest: str):
+    assert f"nearest: {nearest}" in one_line_error(named(name, tmp_path))
+
+
+def test_a_name_like_no_other_is_answered_with_all(tmp_path: Path):
+    message = one_line_error(named("xyzzy", tmp_path))
+    assert all(known in message for known in data.TORCHVISION)
+
+
+@pytest.mark.parametrize("name", ["KMNIST", "SVHN", "EuroSAT", "Food101", "USPS", "FER2013"])
+def test_by_name_without_files_and_network(tmp_path: Path, offline: list, name: str):
+    message = one_line_error(named(name, tmp_path / "data"))
+    assert message.startswith(f"dataset.root={tmp_path / 'data'}: torchvision does not find {name} in ")
+    assert f"torchvision.datasets.{name}" in message
+    assert not (tmp_path / "data").exists()
+
+
+def test_by_name_archives_put_there_by_hand_are_unpacked_without_network(
+    tmp_path: Path, offline: list, monkeypatch: pytest.MonkeyPatch
+):
+    from torchvision.datasets import KMNIST
+
+    archives = {f"{name}.gz": gzip.compress(content) for name, content in mnist_files().items()}
+    monkeypatch.setattr(
+        KMNIST, "resources", [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+    )
+    write_all(tmp_path / "KMNIST/raw", archives)
+    assert len(data.load(named("KMNIST", tmp_path)).train_x) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["KMNIST"]
+    assert offline == []
+
+
+def test_a_download_by_name_goes_to_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from torchvision.datasets import KMNIST
+
+    monkeypatch.setattr(KMNIST, "download", lambda self: write_all(Path(self.raw_folder), mnist_files()))
+    assert len(data.load(named("KMNIST", tmp_path)).train_x) == 20
+    assert sorted(path.name for path in (tmp_path / "KMNIST/raw").iterdir()) == sorted(mnist_files())
+    assert [path.name for path in tmp_path.iterdir()] == ["KMNIST"]
+
+
+def test_damaged_files_by_name(tmp_path: Path, offline: list):
+    write_all(tmp_path / "KMNIST/raw", mnist_files() | {"train-images-idx3-ubyte": b"garbage"})
+    assert "cannot read KMNIST" in one_line_error(named("KMNIST", tmp_path))
+    assert offline == []
+
+
+def test_every_known_name_is_a_class_of_torchvision_with_the_arguments_of_its_split():
+    import inspect
+
+    import torchvision
+
+    for name, splits in data.TORCHVISION.items():
+        parameters = inspect.signature(getattr(torchvision.datasets, name)).parameters
+        for split in splits or ():
+            assert set(split) <= set(parameters) or "kwargs" in parameters
+
+
+# --- Arrays of one's own
+
+
+def save_arrays(path: Path, **changes: np.ndarray | None) -> Dataset:
+    """A file of 6 and 4 colour images of 8x8 with labels, with some arrays changed or left out."""
+    arrays: dict[str, Any] = {
+        "x_train": noise(0, 6, 8, 8, 3),
+        "y_train": np.arange(6) % 3,
+        "x_test": noise(1, 4, 8, 8, 3),
+        "y_test": np.arange(4) % 3,
+    }
+    kept: dict[str, Any] = {name: array for name, array in (arrays | changes).items() if array is not None}
+    np.savez(path, **kept)
+    return Dataset(kind="npz", root=str(path))
+
+
+def test_npz_arrays_are_read_as_they_are(tmp_path: Path):
+    arrays = data.load(save_arrays(tmp_path / "own.npz"))
+    assert arrays.name == "own"
+    assert np.array_equal(arrays.train_x.numpy(), noise(0, 6, 8, 8, 3).transpose(0, 3, 1, 2))
+    assert np.array_equal(arrays.test_x.numpy(), noise(1, 4, 8, 8, 3).transpose(0, 3, 1, 2))
+    assert arrays.train_y.tolist() == [0, 1, 2, 0, 1, 2]
+    assert arrays.classes == ("0", "1", "2")
+    moved = data.load(save_arrays(tmp_path / "moved.npz"))
+    assert moved.content_hash == arrays.content_hash
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((8, 9), (1, 8, 9)),
+        ((8, 9, 1), (1, 8, 9)),
+        ((1, 8, 9), (1, 8, 9)),
+        ((8, 9, 3), (3, 8, 9)),
+        ((3, 8, 9), (3, 8, 9)),
+    ],
+)
+def test_npz_arrays_of_every_shape(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]):
+    x = noise(0, 6, *shape)
+    images = data.load(save_arrays(tmp_path / "own.npz", x_train=x, x_test=x[:4]))
+    assert images.image_shape == expected
+    channels_last = images.train_x.numpy().transpose(0, 2, 3, 1)
+    assert np.array_equal(channels_last.reshape(x.shape) if shape[0] != 3 else images.train_x.numpy(), x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_npz_floats_are_the_bytes_that_they_stand_for(tmp_path: Path, dtype: type):
+    changes = {f"x_{split}": (noise(i, n, 8, 8, 3) / 255).astype(dtype) for i, (split, n) in enumerate(
+        [("train", 6), ("test", 4)])}  # fmt: skip
+    floats = data.load(save_arrays(tmp_path / "floats.npz", **changes))
+    assert floats.content_hash == data.load(save_arrays(tmp_path / "bytes.npz")).content_hash
+
+
+def test_npz_labels_can_be_texts_columns_and_any_numbers(tmp_path: Path):
+    texts = np.array(["cat", "ant", "bee"])
+    found = data.load(save_arrays(tmp_path / "a.npz", y_train=texts[np.arange(6) % 3], y_test=texts[[0, 0, 1, 2]]))
+    assert found.classes == ("ant", "bee", "cat")
+    assert found.test_y.tolist() == [2, 2, 0, 1]
+    found = data.load(save_arrays(tmp_path / "b.npz", y_train=np.array([[7], [3]] * 3), y_test=np.array([[7]] * 4)))
+    assert found.classes == ("3", "7")
+    assert found.train_y.tolist() == [1, 0] * 3
+    assert data.load(save_arrays(tmp_path / "c.npz", y_train=None, y_test=None)).classes == ("all",)
+
+
+def test_npz_arrays_are_resized_and_made_grey(tmp_path: Path):
+    config = save_arrays(tmp_path / "own.npz")
+    config.size, config.channels = 16, 1
+    images = data.load(config)
+    assert images.image_shape == (1, 16, 16)
+    picture = Image.fromarray(noise(0, 6, 8, 8, 3)[2]).convert("L").resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(images.train_x[2, 0].numpy(), np.asarray(picture))
+
+
+NAN = np.full((6, 8, 8), np.nan, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x_test": None}, "has no x_test, it holds x_train, y_train, y_test; allowed: an .npz file with x_train and"),
+        ({"y_test": None}, "has no y_test, it holds x_train, y_train, x_test; allowed: "),
+        ({"x_train": noise(0, 6, 8, 8).astype(np.int64)}, "x_train is of int64; allowed: uint8, or floats in [0, 1]"),
+        ({"x_train": NAN}, "x_train is of float32 from nan to nan; allowed: floats in [0, 1], or uint8"),
+        ({"x_train": noise(0, 6, 8, 8) * 1.0}, "x_train is of float64 from 0 to 255; allowed: floats in [0, 1]"),
+        ({"y_train": np.arange(5)}, "y_train is of shape (5,), x_train has 6 images; allowed: (6,)"),
+        ({"y_train": np.eye(6)}, "y_train is of float64; allowed: whole numbers or texts"),
+        ({"y_train": np.eye(6, dtype=int)}, "y_train is of shape (6, 6), x_train has 6 images; allowed: (6,)"),
+        ({"y_test": np.array([0, 1, 2, 9])}, "y_test holds 9, which y_train does not; allowed: its labels"),
+        ({"x_train": noise(0, 6, 3, 8, 3)}, "of shape (6, 3, 8, 3) it is not clear which axis holds the channels"),
+        ({"x_train": noise(0, 6, 64)}, "of shape (6, 64) it holds no images; allowed: (N, H, W), (N, H, W, 1), "),
+        ({"x_train": noise(0, 6, 8, 8, 4)}, "of shape (6, 8, 8, 4) it holds no images"),
+        ({"x_train": noise(0, 0, 8, 8)}, "x_train is empty"),
+        ({"x_test": noise(0, 4, 8, 9, 3)}, "images of different shapes, (6, 8, 8, 3) and (4, 8, 9, 3)"),
+        ({"x_train": np.array([{}] * 6)}, "cannot be read as .npz"),
+    ],
+)
+def test_npz_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], said: str):
+    config = save_arrays(tmp_path / "own.npz", **changes)
+    message = one_line_error(config)
+    assert message.startswith(f"dataset.root={config.root}: ")
+    assert said in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_an_npz_that_is_none(tmp_path: Path, content: bytes):
+    (tmp_path / "own.npz").write_bytes(content)
+    assert "cannot be read as .npz" in one_line_error(Dataset(kind="npz", root=str(tmp_path / "own.npz")))
+    assert "no such file" in one_line_error(Dataset(kind="npz", root=str(tmp_path / "none.npz")))
+
+
+def test_conv_trains_on_64x64_colour_arrays(tmp_path: Path):
+    """The whole way, with the encoder of conf/model/conv.yaml."""
+    from experiments import sweep
+    from experiments.progress import Progress
+    from tests.conftest import tiny_config
+
+    photos = data.load(Dataset(kind="photos")).train_x[::80].numpy()  # (64, 3, 32, 32)
+    x = photos.repeat(2, axis=2).repeat(2, axis=3)
+    np.savez(
+        tmp_path / "patches.npz", x_train=x[:48], y_train=np.arange(48) % 2, x_test=x[48:], y_test=np.arange(16) % 2
+    )
+    config = tiny_config(model__kind="conv", model__hidden=None, model__channels=[32, 64, 128], trainer__epochs=1)
+    config.trainer.batch_size, config.output_dir = 16, str(tmp_path / "outputs")
+    config.dataset = Dataset(kind="npz", root=str(tmp_path / "patches.npz"))
+    (run,) = sweep.plan([config])
+    assert run.arch.image_shape == (3, 64, 64)
+    (outcome,) = sweep.execute([run], Progress(1, 48), [None])
+    assert outcome.ok, outcome.reason
+    assert run.folder.name.startswith("patches-conv-")

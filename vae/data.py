@@ -7,9 +7,11 @@ guesses and the spectrum of the covariance, from which the closed form of a line
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import io
 import json
 import logging
@@ -18,7 +20,7 @@ import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,23 @@ DIGITS = tuple("0123456789")
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte, after which a download is given up
 MAX_COVARIANCE = 16384  # rows: the matrix takes 2 GiB, and its eigenvalues minutes
 CACHE_VERSION = 1  # raise when the same files give other pixels or other facts than before
+ARRAY_SHAPES = "(N, H, W), (N, H, W, 1), (N, H, W, 3), (N, 1, H, W) or (N, 3, H, W)"
+
+# Classification datasets of torchvision: the arguments by which its class gives the training and the held-out images.
+# None: it has no split of its own, and every fifth image of a class is held out.
+FLAG = ({"train": True}, {"train": False})
+TRAIN_TEST, TRAINVAL_TEST, TRAIN_VAL = (
+    ({"split": train}, {"split": test}) for train, test in (("train", "test"), ("trainval", "test"), ("train", "val"))
+)
+TORCHVISION: dict[str, tuple[dict[str, Any], dict[str, Any]] | None] = {
+    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "QMNIST", "USPS"), FLAG),
+    "EMNIST": ({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
+    **dict.fromkeys(("Country211", "DTD", "FER2013", "Flowers102", "Food101", "GTSRB", "PCAM"), TRAIN_TEST),
+    **dict.fromkeys(("RenderedSST2", "STL10", "StanfordCars", "SVHN"), TRAIN_TEST),
+    **dict.fromkeys(("FGVCAircraft", "OxfordIIITPet"), TRAINVAL_TEST),
+    **dict.fromkeys(("CLEVRClassification", "Imagenette"), TRAIN_VAL),
+    **dict.fromkeys(("Caltech101", "Caltech256", "EuroSAT", "SEMEION", "SUN397"), None),
+}
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -42,7 +61,7 @@ PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".p
 class ImageData:
     """A dataset in memory: N training and M held-out images of C channels, H rows and W columns."""
 
-    name: str  # the dataset's kind; for image_folder the folder's own name
+    name: str  # the dataset's kind; for image_folder and npz the folder's or file's own name, for torchvision its class
     source: str  # one line: package and version, or folder, and how the held-out images were chosen
     train_x: torch.Tensor  # (N, C, H, W) uint8
     train_y: torch.Tensor  # (N,) int64, indices of `classes`
@@ -86,7 +105,8 @@ def load(config: Dataset) -> ImageData:
     Raises:
         ConfigError: the images are not there or cannot be read; one line that says where they were looked for.
     """
-    loaders = {"mnist_5k": _mnist_5k, "photos": _photos, "image_folder": _image_folder}
+    loaders = {"mnist_5k": _mnist_5k, "photos": _photos, "image_folder": _image_folder, "npz": _npz}
+    loaders["torchvision"] = _torchvision_by_name
     # Pillow and torchvision warn of oddities in files and of their own deprecations: nothing that the user can act on.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -118,6 +138,8 @@ def _complaining(text: str) -> Iterator[None]:
     """
     try:
         yield
+    except ConfigError:
+        raise  # says it already
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{text} ({reason})") from error
@@ -140,8 +162,16 @@ def _store(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def _root(config: Dataset) -> Path:
     if not config.root:
-        raise ConfigError(f"dataset.root={config.root}: must be given; allowed: the folder of dataset={config.kind}")
+        raise ConfigError(f"dataset.root={config.root}: must be given; allowed: where dataset={config.kind} lies")
     return Path(config.root).expanduser()
+
+
+def _every_fifth(y: np.ndarray) -> np.ndarray:
+    """Which images to hold out of a dataset without a split: every fifth of a class, in their order; (N,) bool."""
+    held_out = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        held_out[np.flatnonzero(y == label)[4::5]] = True
+    return held_out
 
 
 # --- Embedded datasets: files of installed packages, found without importing those. Both decode in about 0.1 s, as fast
@@ -169,9 +199,7 @@ def _mnist_5k(config: Dataset) -> ImageData:
     with _complaining(f"dataset=mnist_5k: cannot read {file}"):
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)  # (5000, 785): pixels, label
         x, y = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]
-    held_out = np.zeros(len(y), dtype=bool)
-    for digit in range(10):
-        held_out[np.flatnonzero(y == digit)[4::5]] = True
+    held_out = _every_fifth(y)
     source = f"{package}, {file.name}: every fifth image of a digit is held out"
     return _image_data("mnist_5k", source, (x[~held_out], y[~held_out]), (x[held_out], y[held_out]), DIGITS)
 
@@ -247,26 +275,18 @@ def _torchvision(config: Dataset) -> ImageData:
             if y.min() < 0 or y.max() > 9:
                 raise ValueError(f"labels from {y.min()} to {y.max()}, where 0 to 9 are expected")
 
-    def channels_first(x: np.ndarray) -> np.ndarray:
-        return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x[:, None]
-
     # torchvision calls the digits "0 - zero", ...: here they are named as in mnist_5k.
     classes = DIGITS if config.kind == "mnist" else tuple(splits[0].classes)
     source = f"torchvision {torchvision.__version__} {dataset.__name__}, {folder}: its own split"
     return _image_data(
-        config.kind, source, (channels_first(train[0]), train[1]), (channels_first(test[0]), test[1]), classes
+        config.kind, source, (_channels_first(train[0]), train[1]), (_channels_first(test[0]), test[1]), classes
     )
 
 
-def _download(dataset: Any, root: Path, files: list[Path], archives: list[Path]) -> None:
-    """Fetches and unpacks in a folder beside, so that a download that breaks off leaves nothing behind.
-
-    Args:
-        dataset: class of torchvision.datasets.
-        files: what the dataset is read from, under `root`.
-        archives: what torchvision unpacks these from. One that somebody has put there is not fetched again.
-    """
-    log.info("downloading %s to %s", dataset.__name__, root)
+@contextlib.contextmanager
+def _download_folder(name: str, root: Path) -> Iterator[Path]:
+    """A folder to fetch and unpack in, under the root, so that a download that breaks off leaves nothing behind."""
+    log.info("downloading %s to %s", name, root)
     made_root = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
@@ -278,18 +298,250 @@ def _download(dataset: Any, root: Path, files: list[Path], archives: list[Path])
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
         ):
-            for archive in filter(Path.is_file, archives):
-                copy = Path(temporary, archive.relative_to(root))
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(archive, copy)
-            dataset(temporary, download=True)
-            for file in files:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(temporary, file.relative_to(root)), file)
+            yield Path(temporary)
     finally:
         socket.setdefaulttimeout(timeout)
         if made_root and not any(root.iterdir()):
             root.rmdir()
+
+
+def _download(dataset: Any, root: Path, files: list[Path], archives: list[Path]) -> None:
+    """Fetches and unpacks what is missing.
+
+    Args:
+        dataset: class of torchvision.datasets.
+        files: what the dataset is read from, under `root`.
+        archives: what torchvision unpacks these from. One that somebody has put there is not fetched again.
+    """
+    with _download_folder(dataset.__name__, root) as temporary:
+        for archive in filter(Path.is_file, archives):
+            copy = temporary / archive.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(archive, copy)
+        dataset(temporary, download=True)
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / file.relative_to(root), file)
+
+
+def _torchvision_by_name(config: Dataset) -> ImageData:
+    """Any dataset of TORCHVISION.
+
+    Its images are taken from memory where torchvision keeps them there. Else they are decoded once and cached in
+    `.vae-cache` under the root; torchvision's files are taken not to change.
+    """
+    import torchvision
+
+    name, root = config.name, _root(config)
+    if name not in TORCHVISION:
+        known = {known.lower(): known for known in TORCHVISION}
+        near = [known[word] for word in difflib.get_close_matches(str(name).lower(), known, cutoff=0.5)]
+        raise ConfigError(
+            f"dataset.name={name}: no classification dataset of torchvision that is known here; "
+            + (f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(TORCHVISION)}")
+        )
+    where = f"dataset.root={config.root}"
+    with _complaining(f"{where}: cannot read {name} in {root}; delete its files to have them downloaded again"):
+        opened = _open(config, getattr(torchvision.datasets, str(name)), root)
+        in_memory = isinstance(getattr(opened[0], "data", None), np.ndarray | torch.Tensor)
+        splits = [_from_memory(s, config) for s in opened] if in_memory else _from_files(opened, config, root)
+        for x, y in splits:
+            if len(x) != len(y):
+                raise ValueError(f"{len(x)} images, but {len(y)} labels")
+            if y.min() < 0:
+                raise ValueError(f"labels from {y.min()}")
+    (train_x, train_y), (test_x, test_y) = splits if len(splits) == 2 else _held_out(*splits[0])
+    n_classes = 1 + max(int(train_y.max()), int(test_y.max()))
+    named = getattr(opened[0], "classes", getattr(opened[0], "categories", ()))
+    if len(named) < n_classes or name in ("MNIST", "QMNIST"):  # which call the digits "0 - zero", ...
+        named = range(n_classes)
+    split = "its own split" if len(splits) == 2 else "every fifth image of a class is held out"
+    source = f"torchvision {torchvision.__version__} {name}, {root}: {split}{_fitting(config)}"
+    return _image_data(str(name), source, (train_x, train_y), (test_x, test_y), tuple(map(str, named)))
+
+
+def _held_out(x: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and held-out images of a dataset without a split."""
+    held_out = _every_fifth(y)
+    return [(x[~held_out], y[~held_out]), (x[held_out], y[held_out])]
+
+
+def _open(config: Dataset, dataset: Any, root: Path) -> list[Any]:
+    """The dataset's splits as torchvision gives them, downloaded if its files are not there.
+
+    Args:
+        dataset: class of torchvision.datasets.
+    """
+    parameters = inspect.signature(dataset).parameters
+    downloads = "download" in parameters or "kwargs" in parameters
+
+    def splits(folder: Path, **download: bool) -> list[Any]:
+        return [dataset(folder, **split, **download) for split in TORCHVISION[dataset.__name__] or ({},)]
+
+    try:
+        return splits(root, **({"download": False} if downloads else {}))
+    except (RuntimeError, OSError) as error:  # what torchvision says of files that are absent or incomplete
+        absent = error
+    with _complaining(
+        f"dataset.root={config.root}: torchvision does not find {dataset.__name__} in {root}, and its download failed; "
+        f"put the files there that torchvision.datasets.{dataset.__name__} asks for, "
+        "or use dataset=mnist_5k or photos, which need none"
+    ):
+        if not downloads:
+            raise absent
+        with _download_folder(dataset.__name__, root) as temporary:
+            for entry in root.iterdir():  # archives that somebody has put there are not fetched again
+                if not entry.name.startswith("."):
+                    (temporary / entry.name).symlink_to(entry.resolve())
+            splits(temporary, download=True)
+            for entry in temporary.iterdir():
+                if not entry.is_symlink():
+                    os.replace(entry, root / entry.name)
+    return splits(root, download=False)
+
+
+def _from_memory(split: Any, config: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) and labels (N,) of a split that torchvision holds as an array."""
+    x = _fitted(_channels_first(np.asarray(split.data)), config.size, config.channels)
+    y = np.asarray(split.targets if hasattr(split, "targets") else split.labels)
+    return x, y.reshape(len(y), -1)[:, 0]  # QMNIST has seven more columns
+
+
+def _from_files(splits: list[Any], config: Dataset, root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same of splits that torchvision reads from files, one by one."""
+    import torchvision
+
+    text = repr((CACHE_VERSION, torchvision.__version__, config.size, config.channels, [len(s) for s in splits]))
+    key = hashlib.sha256(text.encode()).hexdigest()
+    cache = root / ".vae-cache" / f"{config.name}-{config.size}x{config.channels}.npz"
+    names = [f"{letter}{i}" for i in range(len(splits)) for letter in "xy"]
+    arrays = _read_cache(cache, key, names)
+    if arrays is None:
+        log.info("decoding %d images of %s", sum(map(len, splits)), config.name)
+        channels = config.channels or (1 if splits[0][0][0].mode in ("1", "L") else 3)
+        found: list[np.ndarray] = []
+        for split in splits:
+            items = (split[i] for i in range(len(split)))
+            pairs = [(_converted(image, config.size, channels), int(label)) for image, label in items]
+            found += [_stacked([x for x, _ in pairs]), np.array([y for _, y in pairs])]
+        arrays = dict(zip(names, found, strict=True))
+        content: dict[str, Any] = arrays
+        _store(cache, lambda file: np.savez(file, key=np.array(key), **content))
+    return [(arrays[f"x{i}"], arrays[f"y{i}"]) for i in range(len(splits))]
+
+
+def _stacked(images: list[np.ndarray]) -> np.ndarray:
+    """(C, H, W) each -> (N, C, H, W)."""
+    sizes = sorted({image.shape[1:] for image in images})
+    if len(sizes) > 1:
+        (h, w), (last_h, last_w) = sizes[0], sizes[-1]
+        raise ConfigError(
+            f"dataset.size=null: the images differ in size, from {h}x{w} to {last_h}x{last_w}; "
+            "allowed: the pixels that all are to be resized to, such as 64"
+        )
+    return np.stack(images)
+
+
+# --- Arrays: of a file, or as torchvision holds them.
+
+
+def _npz(config: Dataset) -> ImageData:
+    """`x_train` and `x_test` of an .npz file, with `y_train` and `y_test` unless all images are of one class.
+
+    Images are uint8, or floats in [0, 1], in one of ARRAY_SHAPES. Labels are whole numbers or texts, (N,) or (N, 1);
+    the classes are those of y_train, sorted.
+    """
+    path, where = _root(config), f"dataset.root={config.root}"
+    wanted = "allowed: an .npz file with x_train and x_test, and y_train and y_test where there are labels"
+    if not path.is_file():
+        raise ConfigError(f"{where}: no such file; {wanted}")
+    with _complaining(f"{where}: cannot be read as .npz; {wanted}"), np.load(path, allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in ("x_train", "y_train", "x_test", "y_test") if key in stored}
+        keys = ", ".join(stored.files) or "nothing"
+    labelled = "y_train" in arrays or "y_test" in arrays
+    for key in ("x_train", "x_test", *(("y_train", "y_test") if labelled else ())):
+        if key not in arrays:
+            raise ConfigError(f"{where}: has no {key}, it holds {keys}; {wanted}")
+    x = {split: _array_pixels(f"{where}: x_{split}", arrays[f"x_{split}"]) for split in ("train", "test")}
+    if x["train"].shape[1:] != x["test"].shape[1:]:
+        shapes = " and ".join(str(arrays[f"x_{split}"].shape) for split in x)
+        raise ConfigError(f"{where}: x_train and x_test hold images of different shapes, {shapes}; allowed: the same")
+    y = {split: np.zeros(len(images), dtype=np.int64) for split, images in x.items()}
+    classes: tuple[str, ...] = ("all",)
+    if labelled:
+        labels = {split: _labels(where, split, arrays[f"y_{split}"], len(x[split])) for split in x}
+        values = np.unique(labels["train"])
+        unseen = np.setdiff1d(labels["test"], values)
+        if unseen.size:
+            raise ConfigError(f"{where}: y_test holds {unseen[0]}, which y_train does not; allowed: its labels")
+        y = {split: np.searchsorted(values, own) for split, own in labels.items()}
+        classes = tuple(map(str, values))
+    x = {split: _fitted(images, config.size, config.channels) for split, images in x.items()}
+    source = f"{path}: its own split{_fitting(config)}"
+    return _image_data(path.stem, source, (x["train"], y["train"]), (x["test"], y["test"]), classes)
+
+
+def _array_pixels(what: str, x: np.ndarray) -> np.ndarray:
+    """Images of a user's array as (N, C, H, W) uint8.
+
+    Raises:
+        ConfigError: where it is none of images.
+    """
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise ConfigError(f"{what} is of {x.dtype}; allowed: uint8, or floats in [0, 1]")
+    try:
+        x = _channels_first(x)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}; allowed: {ARRAY_SHAPES}") from None
+    if x.size == 0:
+        raise ConfigError(f"{what} is empty, {x.shape}; allowed: at least one image")
+    if x.dtype == np.uint8:
+        return x
+    low, high = x.min(), x.max()  # NaN if any is
+    if not (low >= 0 and high <= 1):
+        raise ConfigError(f"{what} is of {x.dtype} from {low:g} to {high:g}; allowed: floats in [0, 1], or uint8")
+    return (x * 255).round().astype(np.uint8)
+
+
+def _channels_first(x: np.ndarray) -> np.ndarray:
+    """Images in any of ARRAY_SHAPES as (N, C, H, W).
+
+    Raises:
+        ValueError: for another shape, and one that can be read in two ways.
+    """
+    if x.ndim == 3:
+        return x[:, None]
+    first, last = (x.ndim == 4 and x.shape[axis] in (1, 3) for axis in (1, 3))
+    if first and last:
+        raise ValueError(f"of shape {x.shape} it is not clear which axis holds the channels")
+    if not (first or last):
+        raise ValueError(f"of shape {x.shape} it holds no images")
+    return x if first else x.transpose(0, 3, 1, 2)
+
+
+def _labels(where: str, split: str, y: np.ndarray, n: int) -> np.ndarray:
+    """A user's labels as (N,)."""
+    if y.dtype.kind not in "iuU":
+        raise ConfigError(f"{where}: y_{split} is of {y.dtype}; allowed: whole numbers or texts")
+    if y.shape not in ((n,), (n, 1)):
+        raise ConfigError(f"{where}: y_{split} is of shape {y.shape}, x_{split} has {n} images; allowed: ({n},)")
+    return y.reshape(n)
+
+
+def _fitted(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+    """Images (N, C, H, W) of another size and number of channels, as `_converted` makes them; None leaves them."""
+    if (size is None or x.shape[2:] == (size, size)) and channels in (None, x.shape[1]):
+        return x
+    from PIL import Image
+
+    pictures = (Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)) for image in x)
+    return np.stack([_converted(picture, size, channels or x.shape[1]) for picture in pictures])
+
+
+def _fitting(config: Dataset) -> str:
+    """What was done to the images, for `ImageData.source`."""
+    size = f", resized to {config.size}x{config.size}" if config.size else ""
+    return size + {None: "", 1: ", grey", 3: ", colour"}[config.channels]
 
 
 # --- A folder of anyone's pictures.
@@ -312,7 +564,7 @@ def _image_folder(config: Dataset) -> ImageData:
 
     key = hashlib.sha256(repr((CACHE_VERSION, size, channels, splits)).encode()).hexdigest()
     cache = root / ".vae-cache" / f"{size}x{size}x{channels}.npz"
-    pixels = _read_cache(cache, key)
+    pixels = _read_cache(cache, key, ("train", "test"))
     if pixels is None:
         pixels = {}
         for split, listing in splits.items():
@@ -357,12 +609,12 @@ def _listing(config: Dataset, root: Path, split: str) -> dict[str, list[tuple[st
     return listing
 
 
-def _read_cache(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """The pixels of train and test, if the file is whole (npz has checksums) and was written under this key."""
+def _read_cache(path: Path, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """The arrays of these names, if the file is whole (npz has checksums) and was written under this key."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if stored["key"].item() == key:
-                return {split: stored[split] for split in ("train", "test")}
+                return {name: stored[name] for name in names}
     except FileNotFoundError:
         pass
     except Exception as error:  # a damaged file makes numpy and zipfile fail in many ways
@@ -413,27 +665,34 @@ def _pixels(path: Path, size: int | None = None, channels: int = 3) -> np.ndarra
     Raises:
         Exception: of almost any type, where Pillow cannot read the file.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as image:
         if size is not None:
             # Large JPEGs are decoded at 1/2, 1/4 or 1/8, but never below twice the size wanted, where it would show.
             image.draft(None, (2 * size, 2 * size))
-        if image.mode == "F":
-            raise ValueError("floating-point pixels, whose range is unknown")
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        if size is not None:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-        pixels = np.asarray(image).reshape(image.height, image.width, channels)
-        return pixels.transpose(2, 0, 1)
+        return _converted(image, size, channels)
+
+
+def _converted(image: Any, size: int | None, channels: int) -> np.ndarray:
+    """The same of a picture of Pillow's."""
+    from PIL import Image, ImageOps
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    pixels = np.asarray(image).reshape(image.height, image.width, channels)
+    return pixels.transpose(2, 0, 1)
 
 
 # --- Facts.
