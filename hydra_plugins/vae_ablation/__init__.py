@@ -1,1 +1,1 @@
-"""Where Hydra finds this project's launcher and sweeper."""
+"""Where Hydra finds this project's launcher and sweepers."""

@@ -1,6 +1,6 @@
 """Hydra takes only classes that are defined below hydra_plugins."""
 
-from experiments import launcher, sweeper
+from experiments import launcher, search, sweeper
 
 
 class StackedLauncher(launcher.StackedLauncher):
@@ -9,3 +9,7 @@ class StackedLauncher(launcher.StackedLauncher):
 
 class GridSweeper(sweeper.GridSweeper):
     """Hydra's name for experiments.sweeper.GridSweeper."""
+
+
+class OptunaSweeper(search.OptunaSweeper):
+    """Hydra's name for experiments.search.OptunaSweeper."""

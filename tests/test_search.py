@@ -1,0 +1,405 @@
+"""A search against brute force: what it tries, tells and reports, and what is left of it after a stop.
+
+Most of it trains nothing: a launcher writes results that are known functions of the settings. The last test trains.
+"""
+
+import copy
+import json
+import math
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import cli, report, sweep
+from experiments.collect import collect
+from experiments.report import read
+from experiments.search import OptunaSweeper
+from experiments.search_report import Search, confirmation
+from experiments.sweeper import GridSweeper, key_of
+from tests.conftest import tiny_config
+from tests.test_sweep import Silent
+from vae.config import Config, ConfigError, identity
+from vae.data import ImageData
+
+optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
+
+TINY = """# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+study:
+  name: tiny
+model:
+  hidden: [16]
+trainer:
+  batch_size: 64
+  epochs: 1
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    n_trials: 6
+    batch_size: 2
+    params:
+      x_var.value: tag(log, interval(0.001, 10))
+      z_dim.value: choice(2, 4)
+"""
+TWO = "'hydra.sweeper.objectives=[minimize test_sse,minimize sample_ffd]'"
+
+
+def numbers(config: Config) -> dict[str, float]:
+    """The results that a run with these settings has here: the least sample_ffd, 3, is at x_var 0.1 and z_dim 4."""
+    ln = math.log10(config.x_var.value) + 1
+    sse = 10 + 5 * ln + (config.z_dim.value or 0)
+    return {"sample_ffd": 7 + ln**2 - (config.z_dim.value or 0), "test_sse": sse, "test_r_loss": 2 * sse}
+
+
+class Searching:
+    """A search from a command line, and a launcher that trains in no time.
+
+    Attributes:
+        trained: names of the runs in the order of their training.
+        breaks_after: a stop after so many runs; failing: whether a run of these settings diverges.
+    """
+
+    def __init__(
+        self, sweeper: OptunaSweeper, arguments: list[str], output_dir: Path, template: dict[str, Any]
+    ) -> None:
+        self.sweeper, self.arguments, self.output_dir, self.template = sweeper, arguments, output_dir, template
+        self.trained: list[str] = []
+        self.breaks_after = 10**9
+        self.failing: Callable[[Config], bool] = lambda config: False
+        sweeper.launcher.launch = self.launch  # type: ignore[method-assign]
+        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.compose, sweeper.compose = sweeper.compose, self.quickly  # type: ignore[assignment]
+
+    def quickly(self, overrides: Sequence[str]) -> DictConfig:
+        """What Hydra composes: it does so once for all trials, which differ in plain settings alone."""
+        own = [o for o in overrides if o.startswith(("x_var.value=", "z_dim.value="))]
+        fixed = tuple(o for o in overrides if o not in own)
+        if fixed not in self.bases:
+            self.bases[fixed] = self.compose(fixed)
+        if not own:
+            return self.bases[fixed]
+        composed = copy.deepcopy(self.bases[fixed])
+        for o in self.sweeper.parse(own):
+            OmegaConf.update(composed, key_of(o), o.value())
+        return composed
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        for overrides in job_overrides:
+            config = cli.typed(self.quickly(overrides))
+            (run,) = sweep.plan([config])
+            if run.folder.result() is not None:
+                continue
+            if len(self.trained) == self.breaks_after:
+                raise KeyboardInterrupt
+            self.trained.append(run.folder.name)
+            run.folder.path.mkdir(parents=True)
+            own = {**self.template, **identity(config), **numbers(config), "run": run.folder.name}
+            if self.failing(config):
+                own |= {"status": "diverged", "diverged_epoch": 1, "sample_ffd": None}
+            run.folder.write("result.json", own)
+        return []
+
+    def __call__(self) -> Search:
+        self.sweeper.sweep(self.arguments)
+        return self.search()
+
+    def search(self) -> Search:
+        (manifest,) = self.output_dir.glob("reports/tiny-search*/sweep.json")
+        return Search(read(manifest.parent.name, self.output_dir))
+
+    def study(self) -> Any:
+        """The only study of the storage."""
+        storage = f"sqlite:///{self.output_dir}/search.db"
+        (summary,) = optuna.get_all_study_summaries(storage)
+        return optuna.load_study(study_name=summary.study_name, storage=storage)
+
+
+@pytest.fixture(scope="module")
+def trained(toy: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with a run that was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "_load", lambda dataset: toy)
+        runs = sweep.plan([tiny_config(output_dir=str(folder), trainer__epochs=1)])
+        assert sweep.execute(runs, Silent(), [None])[0].ok
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, trained: Path) -> Callable[..., Searching]:
+    """Makes a search of a command line, in an output folder of tmp_path; without its report, which takes a second."""
+    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
+    monkeypatch.setattr(report, "conclude", lambda content, output_dir: None)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/tiny.yaml").write_text(TINY)
+    cli.register_schema()
+
+    def make(line: str = "tiny", folder: str = "outputs") -> Searching:
+        words = [*shlex.split(line), f"output_dir={tmp_path / folder}", f"hydra.searchpath=['file://{tmp_path}']"]
+        arguments = cli.rewrite(words)
+        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            cfg = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
+        cfg.hydra.mode = RunMode.MULTIRUN
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=lambda cfg: None, config=cfg
+        )
+        assert isinstance(sweeper, OptunaSweeper)
+        tasks: Any = OmegaConf.to_object(cfg.hydra.overrides.task)
+        (result,) = trained.glob("runs/*/result.json")
+        return Searching(sweeper, tasks, tmp_path / folder, json.loads(result.read_text()))
+
+    return make
+
+
+def rows(search: Search) -> list[tuple[float, int, float, float]]:
+    """x_var, z_dim, test_sse and sample_ffd of each run, read from the folders."""
+    results = [trial.run.result or {} for trial in search.trials]
+    return [(r["x_var.value"], r["z_dim.value"], r["test_sse"], r["sample_ffd"]) for r in results]
+
+
+# ---------------------------------------------------------------------------------------------- what is tried
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_known_optimum_is_approached(command: Callable[..., Searching], sampler: str):
+    search = command(f"tiny hydra.sweeper.n_trials=18 hydra.sweeper.batch_size=6 hydra.sweeper.sampler={sampler}")()
+    assert len(search.manifest["trials"]) == 18
+    x_var, z_dim, _, ffd = min(rows(search), key=lambda row: row[3])
+    assert z_dim == 4
+    assert abs(math.log10(x_var) + 1) < 0.35  # of a range of four
+    (best,) = search.best
+    assert best.values == (ffd,)
+    first, last = rows(search)[:6], rows(search)[-6:]
+    assert sum(r[3] for r in last) < sum(r[3] for r in first), "it is better than chance, with which it begins"
+
+
+def test_each_setting_is_drawn_from_its_space_in_four_digits(command: Callable[..., Searching]):
+    space = "beta=interval(0.5,2) z_dim=interval(2,6) model.hidden=[8],[16,8] trainer.batch_size=range(32,80,16)"
+    search = command(f"tiny x_var=0.5 {space}")()
+    results = [trial.run.result or {} for trial in search.trials]
+    assert {r["x_var.value"] for r in results} == {0.5}
+    assert {r["z_dim.value"] for r in results} <= {2, 3, 4, 5, 6}
+    assert {tuple(r["model.hidden"]) for r in results} == {(8,), (16, 8)}
+    assert {r["trainer.batch_size"] for r in results} <= {32, 48, 64}
+    betas = {r["beta.value"] for r in results}
+    assert len(betas) == 6
+    assert all(0.5 <= beta <= 2 and float(f"{beta:.4g}") == beta for beta in betas)
+
+
+def test_the_front_and_the_constraint_are_those_of_brute_force(command: Callable[..., Searching]):
+    search = command(f"tiny hydra.sweeper.n_trials=12 {TWO} 'hydra.sweeper.constraints=[\"r_loss <= 30\"]'")()
+    allowed = [(sse, ffd) for _, _, sse, ffd in rows(search) if 2 * sse <= 30]
+    assert 0 < len(allowed) < 12
+    front = {
+        p for p in allowed if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in allowed)
+    }  # fmt: skip
+    assert {trial.values for trial in search.best} == front
+    assert len(front) > 1
+
+
+def test_a_constraint_moves_the_best_and_is_known_to_optuna(command: Callable[..., Searching]):
+    searching = command('tiny \'hydra.sweeper.constraints=["test_sse <= 10","test_r_loss >= 2"]\'')
+    search = searching()
+    (best,) = search.best
+    assert best.values[0] == min(ffd for _, _, sse, ffd in rows(search) if sse <= 10)
+    assert best.values[0] > min(ffd for *_, ffd in rows(search))
+    for trial, (_, _, sse, ffd) in zip(searching.study().trials, rows(search), strict=True):
+        assert trial.values == [ffd]
+        assert trial.constraints == pytest.approx({"test_sse <= 10": sse - 10, "test_r_loss >= 2": 2 - 2 * sse})
+
+
+def test_more_is_better_where_it_is_to_be_maximized(command: Callable[..., Searching]):
+    search = command("tiny 'hydra.sweeper.objectives=[maximize sample_ffd]'")()
+    assert search.best[0].values[0] == max(ffd for *_, ffd in rows(search))
+
+
+def test_the_experiment_of_the_project_searches_what_is_allowed(command: Callable[..., Searching]):
+    searching = command("search hydra.sweeper.n_trials=2")
+    searching.sweeper.sweep(searching.arguments)
+    assert len(searching.trained) == 2
+    assert (searching.output_dir / "reports/search/sweep.json").exists()
+
+
+# ---------------------------------------------------------------------------------------------- stop and go on
+
+
+@pytest.mark.parametrize(("breaks_after", "objectives"), [(1, TWO), (2, "")])
+def test_a_stopped_search_goes_on_as_if_it_had_not(
+    command: Callable[..., Searching], breaks_after: int, objectives: str
+):
+    unbroken = command(f"tiny {objectives}", "unbroken")()
+    stopped = command(f"tiny {objectives}")
+    stopped.breaks_after = breaks_after
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    again = command(f"tiny {objectives}")
+    search = again()
+    assert len(again.trained) == 6 - breaks_after
+    assert rows(search) == rows(unbroken)
+    assert search.manifest["trials"] == unbroken.manifest["trials"]
+    assert [t.state.name for t in again.study().trials] == ["COMPLETE"] * 6
+
+
+def test_a_kill_between_asking_or_telling_is_made_good(
+    command: Callable[..., Searching], monkeypatch: pytest.MonkeyPatch
+):
+    unbroken = command("tiny", "unbroken")()
+    for method, calls in (("ask", 3), ("tell", 1), ("ask", 1)):
+        original, left = getattr(optuna.Study, method), [calls]
+
+        def killed(*args: Any, original: Any = original, left: list[int] = left, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna.Study, method, killed)
+            with pytest.raises(KeyboardInterrupt):
+                command()()
+    assert rows(command()()) == rows(unbroken)
+
+
+def test_a_finished_search_trains_nothing_and_more_trials_continue_it(command: Callable[..., Searching]):
+    first = command()
+    before = rows(first())
+    again = command()
+    assert rows(again()) == before
+    assert again.trained == []
+    more = command("tiny hydra.sweeper.n_trials=8")
+    assert rows(more())[:6] == before
+    assert len(more.trained) == 2
+
+
+def test_another_definition_is_another_study(command: Callable[..., Searching]):
+    lines = ("tiny", "tiny hydra.sweeper.seed=1", "tiny seed=1", "tiny x_var=interval(0.1,1)", f"tiny {TWO}")
+    for line in lines:
+        searching = command(f"{line} hydra.sweeper.n_trials=2")
+        searching.sweeper.sweep(searching.arguments)
+    output_dir = command().output_dir
+    assert len(optuna.get_all_study_names(f"sqlite:///{output_dir}/search.db")) == len(lines)
+    folders = {p.parent.name for p in output_dir.glob("reports/*/sweep.json")}
+    assert "tiny-search" in folders
+    assert len(folders) == len(lines)
+
+
+def test_a_diverged_trial_is_told_as_failed_and_the_search_goes_on(command: Callable[..., Searching]):
+    searching = command()
+    searching.failing = lambda config: config.z_dim.value == 2
+    search = searching()
+    assert len(searching.study().trials) == 6
+    for trial, told in zip(search.trials, searching.study().trials, strict=True):
+        assert (told.state.name == "FAIL") == (told.params["z_dim.value"] == 2) == (not trial.usable)
+    assert any(not trial.usable for trial in search.trials)
+    assert "diverged" in collect("tiny-search", searching.output_dir).read_text()
+
+
+def test_no_usable_trial_is_a_failed_search(command: Callable[..., Searching]):
+    searching = command("tiny hydra.sweeper.n_trials=3")
+    searching.failing = lambda config: True
+    with pytest.raises(cli.SweepFailed, match="none of the 3 trials has a usable result"):
+        searching()
+    assert "No setting found" in collect("tiny-search", searching.output_dir).read_text()
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x_var=interval(1,0.1)", "x_var.value=interval(1,0.1): no interval to search; allowed: two numbers"),
+        ("'x_var=tag(log,interval(0,1))'", "x_var.value=tag(log,interval(0,1)): no interval to search; allowed: two"),
+        ("x_var=interval(-1,1)", "x_var.value=-1.0: out of range; allowed: a number > 0"),
+        ("z_dim=interval(0,4)", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
+        ("z_dim=choice(2,65)", "z_dim.value=65: out of range; allowed: at most 64, the pixels of an image"),
+        ("trainer.batch_size=interval(8,400)", "trainer.batch_size=400: out of range; allowed: at most 300"),
+        ("seed=0,1", "seed=0,1: the best seed is luck, not a setting; allowed: one seed"),
+        ("x_var=0.1 z_dim=2", "hydra.sweeper.params: nothing to search for; allowed: x_var.value: interval(0.01, 1)"),
+        ("hydra.sweeper.sampler=grid", "hydra.sweeper.sampler=grid: not an option; allowed: tpe, nsga2"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: out of range; allowed: a whole number >= 1"),
+        ("hydra.sweeper.objectives=[]", "hydra.sweeper.objectives=[]: 0 columns; allowed: 1 or 2"),
+        ("'hydra.sweeper.objectives=[least test_sse]'", "hydra.sweeper.objectives=least test_sse: cannot be read"),
+        (
+            "'hydra.sweeper.objectives=[minimize test_ssee]'",
+            "hydra.sweeper.objectives=test_ssee: no such column (did you mean test_sse?); allowed: those of outputs/",
+        ),
+        ("'hydra.sweeper.constraints=[\"r_loss < 2\"]'", "hydra.sweeper.constraints=r_loss < 2: cannot be read"),
+        ("'hydra.sweeper.constraints=[\"r_loss <= two\"]'", "hydra.sweeper.constraints=r_loss <= two: cannot be read"),
+        ("'hydra.sweeper.constraints=[\"rloss <= 2\"]'", "hydra.sweeper.constraints=rloss: no such column (did"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    command: Callable[..., Searching], tmp_path: Path, line: str, message: str
+):
+    with pytest.raises(ConfigError) as e:
+        command(f"tiny {line}")()
+    assert str(e.value).startswith(message)
+    assert "\n" not in str(e.value)
+    assert list((tmp_path / "outputs").glob("r*/*")) == []
+    assert not (tmp_path / "outputs/search.db").exists()
+
+
+def test_without_optuna_one_line_says_how_to_get_it(command: Callable[..., Searching], monkeypatch: pytest.MonkeyPatch):
+    searching = command()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"its package is not installed \(pip install -e '\.\[optuna\]'\)"):
+        searching()
+
+
+# ---------------------------------------------------------------------------------------------- the report
+
+
+@pytest.mark.parametrize("objectives", ["", TWO])
+def test_the_confirmation_trains_the_best_with_new_seeds(command: Callable[..., Searching], objectives: str):
+    searching = command(f"tiny {objectives} trainer.lr=0.002 'hydra.sweeper.constraints=[\"r_loss <= 30\"]'")
+    search = searching()
+    line = confirmation(search, searching.output_dir)
+    text = collect(search.report.name, searching.output_dir).read_text()
+    assert line in text
+    assert "a single seed is no confirmation" in text
+    arguments = cli.rewrite(shlex.split(line)[2:])
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("config", [a for a in arguments if a != "-m"], RunMode.MULTIRUN)
+    cfg.hydra.mode = RunMode.MULTIRUN
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    grid = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=lambda cfg: None, config=cfg)
+    assert isinstance(grid, GridSweeper)
+    jobs, _ = grid.batch(OmegaConf.to_object(cfg.hydra.overrides.task))  # type: ignore[arg-type]
+    confirmed = [identity(cli.typed(grid.compose(row))) for row in jobs]
+    expected = []
+    for trial in search.best:
+        own = {k: v for k, v in (trial.run.result or {}).items() if k in confirmed[0]}
+        expected += [
+            {**own, "seed": seed, "training_version": confirmed[0]["training_version"]} for seed in range(1, 6)
+        ]
+    assert confirmed == expected
+
+
+def test_a_search_that_trains_ends_in_a_report(command: Callable[..., Searching], tmp_path: Path, trained: Path):
+    shutil.copytree(trained / ".cache", tmp_path / "outputs/.cache")  # the judge of the data
+    searching = command(f"tiny hydra.sweeper.n_trials=4 {TWO}")
+    del searching.sweeper.launcher.launch  # the real one
+    search = searching()
+    folder = collect(search.report.name, searching.output_dir).parent
+    assert {p.name for p in (folder / "figures").iterdir()} == {"search.png", "samples.png"}
+    assert all(p.stat().st_size < 300 * 1024 for p in (folder / "figures").iterdir())
+    assert {p.name for p in (folder / "tables").iterdir()} >= {"best.md", "best.csv", "trials.csv"}
+    told = [trial.values for trial in searching.study().trials]
+    assert told == [list(trial.values) for trial in search.trials]
+    assert json.loads((folder / "summary.json").read_text())["n_usable"] == 4
+    assert "tiny-search" in (tmp_path / "outputs/reports/index.md").read_text()
