@@ -10,7 +10,7 @@ SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS
 RUN = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta sweep train report test test-all torture bench lint clean
+.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train report browse test test-all torture bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ ablation-labels: $(VENV) ## study A: where the label joins, and how often it is 
 table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no files)
 	@$(RUN) beta $(SETTINGS)
 
+claims: $(VENV) ## each claim of the two studies held against the runs (DATASET=mnist,cifar10: the studies' own data)
+	@$(PY) -m experiments.claims $(SETTINGS)
+
 sweep: $(VENV) ## the quick tour of study A, in a few minutes
 	@$(RUN) -m sweep $(SETTINGS)
 
@@ -41,6 +44,9 @@ train: $(VENV) ## one run
 
 report: $(VENV) ## makes the report of EXPERIMENT again from its runs
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar)
+
+browse: $(VENV) ## the page of all experiments and runs: outputs/index.html
+	@$(PY) -m experiments.browse
 
 test: $(VENV) ## the tests, under five minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile

@@ -18,9 +18,9 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.report import Cell, Report, Run
+from experiments.report import Cell, Report, Run, described, short
 from experiments.statistics import CONFIDENCE, Interval, wilson_interval
-from experiments.tables import described, interval, metric, number, short
+from experiments.tables import interval, metric, number
 from vae.status import HOLE_ACCURACY
 
 TRADE_OFF = {"test_sse": "SSE", "sample_ffd": "sample FFD"}
@@ -248,6 +248,21 @@ def _advise(report: Report, dataset_hash: str, cells: Sequence[Cell]) -> Advice:
     )
 
 
+def finalists(advice: Advice) -> list[int]:
+    """The choice and its runner-up: indices of at most two of the settings to choose from, the choice first.
+
+    The choice is the pick, or where there is none the most frequent one in the redraws; the runner-up is the most
+    frequent other one, or where no redraw has another, what the rule would choose if the choice were not there.
+    """
+    likely = [i for i in dict.fromkeys([advice.pick, *advice.shares]) if i is not None]
+    left = [i for i in advice.eligible if i not in likely]
+    if len(likely) < 2 and left:
+        centre, _, _ = _statistics([advice.options[i] for i in advice.compared], list(advice.criteria))
+        at = choose(centre, np.isin(advice.compared, left))
+        likely += [left[0] if at is None else advice.compared[at]]
+    return likely[:2]
+
+
 def _statistics(options: Sequence[Option], columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, their standard errors and the numbers of runs, (settings, errors); of two errors in logarithms.
 
@@ -315,7 +330,7 @@ def _single_seeds(advice: Advice, single: Sequence[int]) -> tuple[str, list[str]
 
 def _recommendation(advice: Advice, pick: int) -> tuple[str, list[str]]:
     option = advice.options[pick]
-    sure = f"so it is in {_percent(advice.shares[pick])} of redraws of the means within the noise of the seeds"
+    sure = f"so it is in {percent(advice.shares[pick])} of redraws of the means within the noise of the seeds"
     verdict = f"Take {option.name}: {_figures(advice, pick)}."
     if len(advice.eligible) == 1:
         condition = "mostly ok" + (" and draws the class asked for" if option.draws_class else "")
@@ -333,7 +348,7 @@ def _undecided(advice: Advice) -> tuple[str, list[str]]:
     options = advice.options
     likely = list(advice.shares)[: max(2, sum(share >= 1 - CONFIDENCE for share in advice.shares.values()))]
     names = [
-        f"{'no knee at all' if i is None else options[i].name} ({_percent(advice.shares[i])})" for i in likely[:LISTED]
+        f"{'no knee at all' if i is None else options[i].name} ({percent(advice.shares[i])})" for i in likely[:LISTED]
     ]
     more = f", or {len(likely) - LISTED} more" if len(likely) > LISTED else ""
     verdict = f"Undecided between {', '.join(names[:-1])} and {names[-1]}{more}."
@@ -356,7 +371,7 @@ def _settings(n: int) -> str:
     return f"{n} setting" + "s" * (n != 1)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Rounded down, so that 95 % is no less."""
     return f"{math.floor(100 * share + 1e-9)} %"
 

@@ -23,11 +23,11 @@ from typing import Any
 from urllib.parse import quote
 
 from experiments.cli import USAGE
-from experiments.report import Cell, Report, ReportError, Run, read, reports, reports_dir
+from experiments.report import Cell, Report, ReportError, Run, described, read, reports, reports_dir
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic
 from experiments.sweeper import plain_text
-from experiments.tables import Rate, described, escape, interval, metric, number, rate, same
+from experiments.tables import Rate, escape, interval, metric, number, rate, same
 from vae.status import HOLE_ACCURACY
 
 MARGIN = 0.10  # "does not matter": SSE and KL change by less than a tenth,
@@ -186,20 +186,16 @@ def cell(report: Report, **settings: Any) -> Cell:
     return found[0]
 
 
-def one_change(report: Report, key: str) -> list[tuple[str, Cell]]:
-    """The cells of `training` that change this setting alone, against the first cell."""
-    reference = _reference(report)
-    found = []
-    for other in report.cells:
-        changed = [k for k in report.keys if not same(other.settings[k], reference.settings[k])]
-        if changed and all(k == key or k.startswith(f"{key}.") for k in changed):
-            found.append((described({k: other.settings[k] for k in changed if other.settings[k] is not None}), other))
-    return found
+def point(c: Cell) -> dict[str, Any]:
+    """The swept settings of a cell by dotted name."""
+    return c.runs[0].point or c.settings
 
 
-def _reference(report: Report) -> Cell:
-    first = report.runs[0].name
-    return next(c for c in report.cells if any(run.name == first for run in c.runs))
+def one_change(report: Report, key: str) -> list[Cell]:
+    """The cells that change this setting of the reference, and nothing else."""
+    reference = point(report.cells[0])
+    changed = [({k for k, v in point(c).items() if k != "seed" and not same(v, reference[k])}, c) for c in report.cells]
+    return [c for keys, c in changed if keys and all(k == key or k.startswith(f"{key}.") for k in keys)]
 
 
 def died(runs: Iterable[Run]) -> list[Run]:
@@ -218,7 +214,7 @@ def a1(s: Studies) -> Finding:
     tried = [c for c in cells(death, x_var__value=1) if c.usable]
     mixed = [c for c in tried if 0 < len(died(c.usable)) < len(c.usable)]
     certain = [c for c in tried if len(died(c.usable)) == len(c.usable)]
-    listed = "; ".join(f"{_change(death, c)}: {_died(c)}" for c in mixed[:4])
+    listed = "; ".join(f"{described(c.settings)}: {_died(c)}" for c in mixed[:4])
     more = f"; and {len(mixed) - 4} settings more" if len(mixed) > 4 else ""
     count = (
         f"of {len(tried)} settings of death at x_var = 1 every seed dies in {len(certain)}, none in "
@@ -256,13 +252,6 @@ def _critical(report: Report) -> str:
         f"A linear VAE collapses for certain from x_var = l_1 on: {number(within_class, 3)} within classes, "
         f"{number(over_all, 3)} over all. x_var = 1 is below, so its death is not the optimum's but the training's."
     )
-
-
-def _change(report: Report, c: Cell) -> str:
-    """What a cell of a list of points has of its own."""
-    reference = _reference(report)
-    changed = {k: c.settings[k] for k in report.keys if not same(c.settings[k], reference.settings[k])}
-    return described({k: v for k, v in changed.items() if v is not None}) or "the reference"
 
 
 def _good(s: Studies, x_var: float) -> Finding:
@@ -402,35 +391,38 @@ def a11_network(s: Studies) -> Finding:
 
 def _matters(s: Studies, keys: Sequence[str]) -> Finding:
     report = s["training"]
-    reference = _reference(report)
-    changed = [pair for key in keys for pair in one_change(report, key)]
-    parts = [unchanged(f"{name} against {_reference_value(report, keys[0])}", reference, c) for name, c in changed]
+    reference = report.cells[0]
+    changed = {id(c): c for key in keys for c in one_change(report, key)}.values()
+    parts = [
+        unchanged(f"{described(c.settings)} against {_reference_value(report, keys[0])}", reference, c) for c in changed
+    ]
     deaths = [c for c in s["death"].cells if died(c.usable)]
     also = "In death it decides whether training dies: " + "; ".join(
-        f"{_change(s['death'], c)}: {_died(c)}" for c in deaths
+        f"{described(c.settings)}: {_died(c)}" for c in deaths
     )
     return Finding(parts, f"{also}." if deaths else "")
 
 
 def _reference_value(report: Report, key: str) -> str:
-    return described({key: _reference(report).settings[key]})
+    return described({key: report.setting(report.cells[0], key)})
 
 
 def a11_epochs(s: Studies) -> Finding:
     report = s["training"]
-    tried = [*one_change(report, "trainer.epochs"), (_reference_value(report, "trainer.epochs"), _reference(report))]
+    tried = [report.cells[0], *one_change(report, "trainer.epochs")]
     parts, fewer = [], []
-    for name, c in sorted(tried, key=lambda pair: report.setting(pair[1], "trainer.epochs")):
+    for c in sorted(tried, key=lambda c: report.setting(c, "trainer.epochs")):
         ok = sum(run.value("sample_accuracy") >= HOLE_ACCURACY * run.value("judge_accuracy") for run in c.usable)
         n, seen = len(c.usable), interval(metric(c, "sample_accuracy"))
-        text = f"{name}: legible in {rate(Rate(ok, n))}, class asked for seen in {seen} of samples"
-        if report.setting(c, "trainer.epochs") < 20:
+        epochs = report.setting(c, "trainer.epochs")
+        text = f"{epochs} epochs: legible in {rate(Rate(ok, n))}, class asked for seen in {seen} of samples"
+        if epochs < 20:
             fewer.append(text)
         else:
             parts.append(Part(text, all_alike(ok, n)))
     n_train = next(iter(report.datasets.values()))["n_train"]
     also = f"An epoch is {n_train:,} images here; the study's is 60,000."
-    return Finding(parts, " ".join([*(f"{text[0].upper()}{text[1:]}." for text in fewer), also]))
+    return Finding(parts, " ".join([*(f"{text}." for text in fewer), also]))
 
 
 def all_alike(count: int, n: int) -> bool | None:
@@ -709,16 +701,15 @@ def markdown(studies: Studies, command: str) -> str:
     parts = [
         "# The claims of the two studies",
         f"*Which of {len(CLAIMS)} claims hold on our runs?* "
-        + ", ".join(f"{n} {verdict}" if verdict != HOLDS else f"{n} hold" for verdict, n in counts.items())
-        + ".",
+        + f"{counts[HOLDS]} hold, {counts[FAILS]} do not hold, {counts[OPEN]} are undecided.",
         _data(studies),
         "| id | claim | verdict |\n| --- | --- | --- |\n"
         + "\n".join(f"| {c.id} | {escape(c.text)} | **{f.verdict}** |" for c, f in findings),
         "A claim holds if every part of its criterion is met, does not hold if one part is not met, intervals "
         "included, and is undecided else. Intervals are 95 % (Student's t over seeds, paired by seed where two "
-        "settings are compared; Wilson's for rates). *Does not matter* is tested as equivalence within a margin, not as "
-        "the absence of significance. The criteria were written before the measurement: outputs/README.md, Claims. `ok`, "
-        "`hole`, `collapsed` and `dead` are defined there too.",
+        "settings are compared; Wilson's for rates). *Does not matter* is tested as equivalence within a margin, "
+        "not as the absence of significance. The criteria were written before the measurement: outputs/README.md, "
+        "Claims. `ok`, `hole`, `collapsed` and `dead` are defined there too.",
     ]
     for claim, finding in findings:
         parts += [f"## {claim.id}: {finding.verdict}", f"**Claim.** {escape(claim.text[0].upper() + claim.text[1:])}."]

@@ -1,8 +1,8 @@
 """The command line around Hydra: short forms before it, one clear line for a mistake after it.
 
 A word picks an option and a number sets the value (`x_var=learned`, `x_var=0.1`), a bare word names an experiment
-(`xvar`), a path is a folder of pictures (`dataset=path/to/pictures`). Hydra knows none of these, so they are rewritten
-to what it knows; completion, --help and --cfg stay Hydra's own. Imports no torch.
+(`xvar`), a path is a folder of pictures or an .npz file (`dataset=path/to/pictures`). Hydra knows none of these, so
+they are rewritten to what it knows; completion, --help and --cfg stay Hydra's own. Imports no torch.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ def rewrite_override(text: str) -> list[str]:
         return [f"experiment={text}"]
     key, _, value = text.partition("=")
     if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
-        folders = [folder.replace("'", r"\'") for folder in value.split(",")]
-        return ["dataset=image_folder", "dataset.root=" + ",".join(f"'{folder}'" for folder in folders)]
+        kind = "npz" if value.endswith(".npz") else "image_folder"
+        paths = [path.replace("'", r"\'") for path in value.split(",")]
+        return [f"dataset={kind}", "dataset.root=" + ",".join(f"'{path}'" for path in paths)]
     if key.lstrip("+") in groups():
         parsed = OverridesParser.create().parse_overrides([text])[0].value()
         if isinstance(parsed, ChoiceSweep):
@@ -190,7 +191,8 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _allowed_options(group: str, known: Sequence[str] = ()) -> str:
-    more = {"dataset": ", or a path with a / to a folder of pictures"} | dict.fromkeys(VALUE_GROUPS, ", or a number")
+    more = {"dataset": ", or a path with a / to a folder of pictures or an .npz file"}
+    more |= dict.fromkeys(VALUE_GROUPS, ", or a number")
     return ", ".join(known or options(group)) + more.get(group, "")
 
 

@@ -4,14 +4,17 @@
 
 It reads the manifest outputs/reports/EXPERIMENT/sweep.json and the runs that this names, and nothing else in
 outputs/runs; it writes report.md, runs.csv, tables/ and figures/ beside the manifest, and outputs/reports/index.md.
-The same runs give the same report. Without torch, so that it takes seconds.
+The same runs give the same report. Without torch, so that it takes seconds, but for the pictures of runs that are not
+drawn yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +22,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments import advice, figures, tables
-from experiments.report import Cell, Report, ReportError, Run, read, reports, reports_dir
-from experiments.statistics import Interval, paired_interval, wilson_interval
-from experiments.store import write_atomic, write_json
-from experiments.tables import described, escape, interval, metric, number, short, words
+from experiments import advice, figures, search_report, tables
+from experiments.pictures import draw, present
+from experiments.report import (
+    SETTING,
+    Cell,
+    Report,
+    ReportError,
+    Run,
+    described,
+    read,
+    reports,
+    reports_dir,
+    short,
+    words,
+)
+from experiments.statistics import Interval, mean_interval, paired_interval, rate_difference, wilson_interval
+from experiments.store import RunFolder, write_atomic, write_json
+from experiments.tables import escape, interval, metric, number
+from vae.config import ConfigError
+from vae.status import KL_FLOOR
 
 FORMULAS = {
     "elbo": "SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL",
@@ -51,16 +69,21 @@ def collect(name: str, output_dir: str | Path) -> Path:
         ReportError: if there is no such report, its manifest cannot be used, or nothing can be written.
     """
     report = read(name, output_dir)
+    search = search_report.Search(report) if "search" in report.manifest else None
+    if search is None:
+        _draw_pictures(report)
     others = [r for other in reports(output_dir) if (r := report if other == name else _read(other, output_dir))]
-    all_tables = tables.all_tables(report)
-    drawn = figures.all_figures(report)
+    all_tables = search_report.tables(search) if search else tables.all_tables(report)
+    drawn = search_report.drawn(search) if search else figures.all_figures(report)
     joints = {
         _joint_name(report, data, others): figure
         for data in report.datasets
         if (figure := figures.joint(others, data)) is not None
     }
-    findings, advices = key_findings(report), advice.advise(report)
+    findings = search_report.findings(search) if search else key_findings(report)
+    advices = [] if search else advice.advise(report)
     tradeoff = figures.tradeoff(advices)
+    drawn |= figures.of_the_pick(advices)
     pictures = drawn if tradeoff is None else {**drawn, TRADEOFF: tradeoff}
     try:
         _replace(report.folder / "tables", {
@@ -71,8 +94,9 @@ def collect(name: str, output_dir: str | Path) -> Path:
         for file, figure in joints.items():
             write_atomic(reports_dir(output_dir) / file, figure.png)
         write_atomic(report.folder / "runs.csv", tables.runs_csv(report).encode())
-        advised = advice_section(advices, tradeoff)
-        text = markdown(report, all_tables, drawn, joints, findings, advised, output_dir)
+        advised = search_report.advised(search, output_dir) if search else advice_section(advices, tradeoff)
+        headline = figures.headline_runs(advices)
+        text = markdown(report, all_tables, drawn, joints, findings, advised, headline, output_dir)
         write_atomic(report.folder / "report.md", text.encode())
         write_json(report.folder / "summary.json", summary(report, findings, advices))
         write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
@@ -87,6 +111,16 @@ def _read(name: str, output_dir: str | Path) -> Report | None:
         return read(name, output_dir)
     except ReportError:
         return None
+
+
+def _draw_pictures(report: Report) -> None:
+    """Draws the pictures of the runs whose samples are shown, where they are not drawn yet; what fails is one line."""
+    for run in figures.representatives(report):
+        if (run.path / "model.pt").exists():
+            try:
+                draw(RunFolder(run.path))
+            except (ConfigError, OSError, RuntimeError) as e:
+                print(f"collect: no pictures of {run.name}: {' '.join(str(e).split())}", file=sys.stderr)
 
 
 def _joint_name(report: Report, dataset_hash: str, others: Sequence[Report]) -> str:
@@ -278,6 +312,7 @@ def markdown(
     joints: dict[str, figures.Drawn],
     findings: Sequence[str],
     advised: Sequence[str],
+    headline: dict[str, Run],
     output_dir: str | Path,
 ) -> str:
     study = report.manifest["study"]
@@ -292,6 +327,8 @@ def markdown(
         if table.note:
             parts.append(escape(table.note))
         parts += TABLE_NOTES.get(slug, lambda r: [])(report)
+        if slug == "failures":
+            parts += _deaths(report)
     parts.append("## Figures")
     if not drawn:
         parts.append("No run has numbers or pictures to draw.")
@@ -299,6 +336,7 @@ def markdown(
         parts += [f"![{file.removesuffix('.png')}](figures/{file})", escape(figure.caption)]
     for file, figure in joints.items():
         parts += [f"![all runs on these data](../{quote(file)})", escape(figure.caption)]
+    parts += _more_pictures(headline)
     parts += _provenance(report)
     parts += _again(report, output_dir)
     return "\n\n".join(parts) + "\n"
@@ -319,6 +357,22 @@ def advice_section(advices: Sequence[advice.Advice], tradeoff: figures.Drawn | N
     return [*parts, "The rule is in outputs/README.md, under Advice."]
 
 
+def _more_pictures(headline: dict[str, Run]) -> list[str]:
+    """Links to the pictures in the folders of the headline runs."""
+    lines = []
+    for setting, run in headline.items():
+        names = present(RunFolder(run.path))
+        links = ", ".join(f"[{name}](../../runs/{quote(run.name)}/{name}.png)" for name in names)
+        lines += [f"- {escape(setting)}, seed {run.seed}: {links}"] if names else []
+    if not lines:
+        return []
+    return [
+        "More pictures of the choice and of its runner-up, in the folders of their runs, which are not under version "
+        "control:",
+        "\n".join(lines),
+    ]
+
+
 def title(report: Report) -> str:
     study = report.manifest["study"]
     return str(study.get("title") or study.get("name") or report.name)
@@ -336,10 +390,16 @@ def _data(report: Report) -> str:
 
 
 def _what_was_run(report: Report) -> list[str]:
+    space = report.manifest.get("search", {}).get("space", {})
     lines = [
-        f"- swept: {escape(short(key))} = {escape('; '.join(words(v) for v in report.values(key)))}"
+        f"- searched: {escape(short(key))} in {escape(space[key])}"
+        if key in space
+        else f"- swept: {escape(short(key))} = {escape('; '.join(words(v) for v in report.values(key)))}"
         for key in report.keys
     ]
+    if report.keys == [SETTING]:
+        reference = {k: v for k, v in report.runs[0].point.items() if k != "seed" and v is not None}
+        lines.append(f"- the reference: {escape(described(reference))}; every other setting changes what it names")
     seeds = sorted({run.seed for run in report.runs if run.seed is not None})
     lines.append(f"- seeds: {_ranges(seeds)} ({len(seeds)} a setting)" if seeds else "- seeds: not known")
     groups: dict[str, list[str]] = {}
@@ -372,6 +432,93 @@ def _convention(report: Report) -> list[str]:
         "in [0, 1]. For a loss a·SSE + b·KL the optimum depends on effective x_var = b/(2a) alone. The closed form is "
         "a linear VAE (probabilistic PCA; Lucas et al. 2019) at that variance on the training images.",
     ]
+
+
+def _deaths(report: Report) -> list[str]:
+    """Where training ends with nothing in z, how soon, and what the changes of the reference do to its rate."""
+
+    def dead(runs: Iterable[Run]) -> list[Run]:
+        return [run for run in runs if run.health in ("dead", "collapsed")]
+
+    lost = dead(report.usable)
+    if not lost or len(report.cells) < 2:
+        return []
+    groups: dict[str, list[str]] = {"always": [], "with some probability": [], "never": []}
+    rates = {id(cell): tables.Rate(len(dead(cell.usable)), len(cell.usable)) for cell in report.cells if cell.usable}
+    for cell in report.cells:
+        if (found := rates.get(id(cell))) is None:
+            continue
+        how = "always" if found.count == found.n else "with some probability" if found.count else "never"
+        low, high = cell.mean("theory_kl_low"), cell.mean("theory_kl_high")
+        expected = (
+            ", as the closed form has it" if high == 0 else "" if low > 0 else ", which the closed form leaves open"
+        )
+        groups[how].append(f"{described(cell.settings)} ({tables.rate(found)}{expected if found.count else ''})")
+    lines = [f"- **{how}**: {escape('; '.join(names))}" for how, names in groups.items() if names]
+    parts = ["## Where training dies", "\n".join(lines)]
+    data = next(iter(report.datasets.values()))
+    within, over_all = (number(data[key][0], 3) for key in ("eigenvalues_within", "eigenvalues"))
+    below = [run for run in lost if run.value("theory_kl_low") > 0]
+    parts.append(
+        f"Dead or collapsed, of the runs with numbers. A linear VAE collapses for certain at an effective x_var from "
+        f"l_1 on, {within} within classes and {over_all} over all; {len(below)} of the {len(lost)} runs died below, "
+        "where the optimum keeps KL: their training failed."
+    )
+    parts += _how_soon(below) + _dead_units(report, lost)
+    reference = report.cells[0]
+    if report.keys == [SETTING] and reference.usable:
+        parts += _changed_rates(reference, report.cells[1:], rates)
+    return parts
+
+
+def _how_soon(runs: Sequence[Run]) -> list[str]:
+    """In which epoch the KL of the runs that died fell to the floor."""
+    ends = []
+    for run in runs:
+        try:
+            rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+            ends.append(next(i for i, row in enumerate(rows, start=1) if float(row["train_kl"]) <= KL_FLOOR))
+        except (OSError, ValueError, LookupError, StopIteration):
+            continue
+    if not ends:
+        return []
+    first = sorted(ends)[: math.ceil(0.9 * len(ends))][-1]
+    steps = math.ceil(runs[0].value("n_train") / runs[0].value("trainer.batch_size"))
+    return [
+        f"When: in nine of ten the training KL fell to {KL_FLOOR:g} nats by epoch {first} ({first * steps:,} steps)."
+    ]
+
+
+def _dead_units(report: Report, lost: Sequence[Run]) -> list[str]:
+    names = ("test_encoder_dead_units", "test_decoder_dead_units")
+    alive = [run for run in report.usable if run not in lost]
+    means = [
+        [mean_interval(v for run in runs if math.isfinite(v := run.value(name))) for name in names]
+        for runs in (lost, alive)
+    ]
+    if any(value.n < 2 for row in means for value in row):
+        return []
+    (encoder, decoder), (encoder_alive, decoder_alive) = ([interval(v) for v in row] for row in means)
+    return [
+        f"Hidden ReLU units that are 0 for every image: of the encoder {encoder} of them in runs that died, "
+        f"{encoder_alive} in the others; of the decoder {decoder} and {decoder_alive}."
+    ]
+
+
+def _changed_rates(reference: Cell, others: Sequence[Cell], rates: dict[int, tables.Rate]) -> list[str]:
+    """Each change's rate against that of the reference."""
+    base = rates[id(reference)]
+    rows = [[described(reference.settings), base, "reference"]]
+    for cell in others:
+        if (found := rates.get(id(cell))) is not None:
+            change = rate_difference(base.count, base.n, found.count, found.n)
+            word = "fewer die" if change.high < 0 else "more die" if change.low > 0 else "no difference shown"
+            ends = f"{100 * change.mean:+.0f} points, {100 * change.low:+.0f} to {100 * change.high:+.0f}"
+            rows.append([described(cell.settings), found, f"{ends}: {word}"])
+    table = tables.Table(
+        "deaths", "", [("setting", "setting"), ("died", "died"), ("change", "against the reference")], rows
+    )
+    return [table.markdown().rstrip(), "Differences of rates with Newcombe's 95 % interval (1998, method 10)."]
 
 
 def _headline_notes(report: Report) -> list[str]:

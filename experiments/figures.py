@@ -24,9 +24,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.advice import Advice
-from experiments.report import Cell, Report, Run
-from experiments.tables import baseline, described, metric, short, words
+from experiments.advice import Advice, finalists
+from experiments.report import Cell, Report, Run, described, short, words
+from experiments.tables import baseline, metric
 from vae import linear_theory
 from vae.config import Config, settings
 
@@ -57,6 +57,10 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 CLOSED_FORM: dict[str, tuple[Any, str]] = {
     "within": ("--", "closed form, within class"),
     "all": (":", "closed form, unconditional"),
+}
+OF_THE_PICK = {  # of the run's own pictures (vae/pictures.py)
+    "traversals": "what each latent dimension does, those of most KL first",
+    "neighbours": "samples, each beside its nearest training images: whether it copies",
 }
 PLACEMENTS = {"both": "o", "decoder": "^", "encoder": "s", "none": "D"}
 QUANTITIES = {"kl": "KL (nats per image)", "sse": "SSE (squared error per image)"}
@@ -575,12 +579,12 @@ def _meet(a: Box, b: Box) -> bool:
 # ---------------------------------------------------------------------------------------------- learning curves
 
 
-def history(run: Run) -> dict[str, list[float]]:
-    """The columns epoch, train_sse and train_kl of history.csv; empty where it cannot be read."""
+def history(run: Run, columns: Sequence[str] = ("epoch", "train_sse", "train_kl")) -> dict[str, list[float]]:
+    """Columns of history.csv; empty where they cannot be read."""
     try:
         with open(run.path / "history.csv", newline="") as f:
             rows = list(csv.DictReader(f))
-        return {name: [float(row[name]) for row in rows] for name in ("epoch", "train_sse", "train_kl")} if rows else {}
+        return {name: [float(row[name]) for row in rows] for name in columns} if rows else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -840,6 +844,38 @@ def _by(report: Report) -> str:
 def _picked(sheet: list[list[Image.Image]], offset: int) -> list[Image.Image]:
     """Ten images over all classes: every other one of the sheet's two pairs of rows."""
     return [image for row in sheet[offset::2] for image in row[:: 2 if len(sheet) == 4 else 1]]
+
+
+# ---------------------------------------------------------------------------------------------- more pictures of runs
+
+
+def representatives(report: Report) -> list[Run]:
+    """The runs whose samples are shown: the lowest seed of each cell on the contact sheet."""
+    return [run for _, cell in _grid(report)[0] if cell and (run := cell.first)]
+
+
+def headline_runs(advices: Sequence[Advice]) -> dict[str, Run]:
+    """The lowest seed of each dataset's pick and of its runner-up, by the setting's name."""
+    found = {}
+    for advice in advices:
+        for option in (advice.options[i] for i in finalists(advice)):
+            if (run := option.cell.first) is not None:
+                found[f"{advice.dataset}: {option.name}" if len(advices) > 1 else option.name] = run
+    return found
+
+
+def of_the_pick(advices: Sequence[Advice]) -> dict[str, Drawn]:
+    """Pictures of the first headline run, by file name, as far as its folder has them."""
+    found = {}
+    for setting, run in list(headline_runs(advices).items())[:1]:
+        for name, text in OF_THE_PICK.items():
+            try:
+                with Image.open(run.path / f"{name}.png") as image:
+                    png = shrunk(image.convert("RGB"))
+            except (OSError, SyntaxError):  # absent, or broken
+                continue
+            found[f"{name}.png"] = Drawn(png, f"At {setting}, seed {run.seed}: {text}.")
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- all experiments

@@ -14,7 +14,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from vae import config as vae_config
 from vae.status import status as health
 
 MANIFEST_VERSION = 1
+NONE = "–"  # where there is nothing
+SETTING = "setting"  # stands for all swept settings where a sweep changes one thing at a time
 LONGEST_NAME = 100
 
 
@@ -49,7 +51,8 @@ def manifest(runs: Sequence[Any], swept: Sequence[str], name: str, job: DictConf
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     affects = {key: meta["affects_result"] for key, _, meta, _ in vae_config.settings(runs[0].config)}
-    swept = [key.lstrip("+") for key in swept]
+    plain = (key.lstrip("+") for key in swept)
+    swept = list(dict.fromkeys("dataset" if key == "dataset.name" else key for key in plain))  # the data's own name
     swept = [key for key in swept if affects.get(key, affects.get(f"{key}.kind", True)) or key == "dataset"]
     identities = {id(run): vae_config.identity(run.config) for run in runs}
     rows, datasets = [], {}
@@ -102,11 +105,13 @@ def write_manifest(content: dict[str, Any], output_dir: str | Path) -> None:
 
 
 def conclude(content: dict[str, Any], output_dir: str | Path) -> None:
-    """Makes the report and says where it is."""
+    """Makes the report and the page, and says where they are."""
+    from experiments.browse import refresh
     from experiments.collect import collect
 
     path = collect(content["name"], output_dir)
     print(f"report: {path}", file=sys.stderr)
+    refresh(output_dir)
 
 
 def check_complete(content: dict[str, Any], output_dir: str | Path) -> None:
@@ -125,6 +130,27 @@ def check_complete(content: dict[str, Any], output_dir: str | Path) -> None:
         )
 
 
+def words(value: Any) -> str:
+    """A setting's value."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(words(v) for v in value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def short(key: str) -> str:
+    """A setting's name as the command line has it, without what says nothing."""
+    return key.removesuffix(".value").removesuffix(".kind").removeprefix("trainer.")
+
+
+def described(settings: dict[str, Any]) -> str:
+    """Settings in words: x_var 0.1, label_placement both."""
+    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in settings.items())
+
+
 class ReportError(ValueError):
     """A report that cannot be made; the message is one line."""
 
@@ -135,10 +161,12 @@ class Run:
 
     Attributes:
         name: of its folder.
-        settings: the swept settings, the seed among them, by dotted name; null where one has no part in this run.
+        settings: the swept settings, the seed among them, by dotted name; null where one has no part in this run. Of a
+            sweep that changes one thing at a time: `setting`, in words what is changed, and the seed.
         result: the content of result.json, or None: then `status` is failed, missing or unreadable.
         status: that of result.json, or why there is none.
         reason: why the numbers cannot be used, in words; empty where they can.
+        point: the swept settings by dotted name, whatever `settings` has.
     """
 
     name: str
@@ -148,6 +176,7 @@ class Run:
     result: dict[str, Any] | None
     status: str
     reason: str
+    point: dict[str, Any] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -280,7 +309,7 @@ class Report:
 
     def setting(self, cell: Cell, key: str) -> Any:
         """A setting of a cell, swept or fixed; None where it has none. `label_placement` means its kind."""
-        both = {**self.manifest["fixed"], **cell.settings}
+        both = {**self.manifest["fixed"], **cell.settings, **cell.runs[0].point}
         return next((both[k] for k in (key, f"{key}.kind", key.removesuffix(".kind")) if k in both), None)
 
     @property
@@ -333,7 +362,7 @@ def read(name: str, output_dir: str | Path) -> Report:
             data = manifest["datasets"][row["dataset_hash"]]["name"]
             if "dataset" in swept:
                 settings["dataset"] = data if names[data] == 1 else f"{data} {row['dataset_hash'][:6]}"
-            runs.append(_read_run(runs_dir(output_dir) / row["run"], settings, row["dataset_hash"]))
+            runs.append(read_run(runs_dir(output_dir) / row["run"], settings, row["dataset_hash"]))
         _check(manifest, {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         if isinstance(e, ReportError):
@@ -341,7 +370,28 @@ def read(name: str, output_dir: str | Path) -> Report:
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not runs:
         raise ReportError(f"{path}: names no runs; run the sweep again")
-    return Report(name, folder, manifest, [key for key in swept if key != "seed"], runs)
+    keys = [key for key in swept if key != "seed"]
+    if "search" not in manifest and changes_one_thing(runs, keys):
+        return Report(name, folder, manifest, [SETTING], [_by_change(run, runs[0], keys) for run in runs])
+    return Report(name, folder, manifest, keys, runs)
+
+
+def changes_one_thing(runs: Sequence[Run], keys: Sequence[str]) -> bool:
+    """Whether a sweep of several settings compares a reference, its first run, with changes of it, and is no grid.
+
+    A grid may have holes: it is one as long as it has half of the cells.
+    """
+    cells = {_text([run.settings.get(key) for key in keys]) for run in runs}
+    full = math.prod(len({_text(run.settings.get(key)) for run in runs}) for key in keys)
+    return len(keys) > 1 and len(cells) < full / 2
+
+
+def _by_change(run: Run, reference: Run, keys: Sequence[str]) -> Run:
+    """The run with one setting in the place of all: what it changes of the reference."""
+    changed = {key: run.settings.get(key) for key in keys if run.settings.get(key) != reference.settings.get(key)}
+    text = described({key: value for key, value in changed.items() if value is not None}) or "the reference"
+    seed = {"seed": run.settings["seed"]} if "seed" in run.settings else {}
+    return replace(run, settings={SETTING: text, **seed}, point=run.settings)
 
 
 def _check(manifest: dict[str, Any], types: dict[str, type]) -> None:
@@ -350,7 +400,9 @@ def _check(manifest: dict[str, Any], types: dict[str, type]) -> None:
             raise TypeError(f"{key} is no {kind.__name__}")
 
 
-def _read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
+def read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
+    """A run as its folder has it; one that cannot be used is no error here but has a reason."""
+
     def run(result: dict[str, Any] | None, status: str, reason: str) -> Run:
         return Run(path.name, path, settings, dataset_hash, result, status, reason)
 

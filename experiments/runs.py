@@ -2,6 +2,7 @@
 
 python -m experiments.runs list                      every run: status, disk use, age, reports that use it
 python -m experiments.runs show RUN ...              settings, final numbers and provenance
+python -m experiments.runs pictures RUN ...          draws traversals, interpolations and more into the runs' folders
 python -m experiments.runs rerun RUN ...             trains runs that are not finished, from their own settings
 python -m experiments.runs prune [RUN ...]           removes runs; --failed, --unfinished, --orphaned pick some
 """
@@ -18,8 +19,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.pictures import draw, read_config
 from experiments.progress import duration
 from experiments.store import RunFolder, all_runs, runs_dir
+from vae.config import ConfigError
 
 SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var", "z_dim")
 
@@ -103,29 +106,33 @@ def show_run(run: RunFolder) -> None:
 
 def rerun(runs: list[RunFolder]) -> int:
     """Trains runs from the settings in their folders."""
-    from omegaconf import OmegaConf
-
     from experiments.progress import Progress
     from experiments.sweep import execute, plan
-    from vae.config import Config
 
-    configs = []
     for run in runs:
         if run.result() is not None:
             return _complain(f"{run.name} is finished, and nothing finished is trained again; prune it first")
-        if not (run.path / "config.yaml").exists():
-            return _complain(f"{run.name} holds no config.yaml to train from")
-        config = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(run.path / "config.yaml"))
-        )
-        assert isinstance(config, Config)
-        configs.append(config)
+    try:
+        configs = [read_config(run) for run in runs]
+    except ConfigError as e:
+        return _complain(f"{e} to train from")
     planned = plan(configs)
     for run, new in zip(runs, planned, strict=True):
         if new.folder.name != run.name:
             print(f"{run.name} is now {new.folder.name}: its data or the training changed since", file=sys.stderr)
     outcomes = execute(planned, Progress(len(planned), sum(r.images_left() for r in planned)), [None] * len(planned))
     return 0 if all(o.ok for o in outcomes) else 1
+
+
+def draw_pictures(runs: list[RunFolder]) -> int:
+    """Draws the pictures that the runs lack, and names them."""
+    for run in runs:
+        try:
+            drawn = draw(run)
+        except ConfigError as e:
+            return _complain(str(e))
+        print("\n".join(map(str, drawn)) or f"{run.path} has all its pictures")
+    return 0
 
 
 def prune(picked: list[Row], yes: bool) -> int:
@@ -164,7 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every run: status, disk use, age, reports that use it")
-    for name, text in (("show", "settings, final numbers, provenance"), ("rerun", "train what is not finished")):
+    for name, text in (
+        ("show", "settings, final numbers, provenance"),
+        ("pictures", "draw what the folders lack: traversals, interpolations, nearest training images and more"),
+        ("rerun", "train what is not finished"),
+    ):
         commands.add_parser(name, help=text).add_argument("run", nargs="+")
     removal = commands.add_parser("prune", help="remove runs; each is named first")
     removal.add_argument("run", nargs="*")
@@ -185,6 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         for r in picked:
             show_run(r.run)
         return 0
+    if args.command == "pictures":
+        return draw_pictures([r.run for r in picked])
     if args.command == "rerun":
         return rerun([r.run for r in picked])
     for r in found.values():

@@ -90,3 +90,15 @@ def wilson_interval(count: int, n: int, confidence: float = CONFIDENCE) -> Inter
     low = 0.0 if count == 0 else centre - half
     high = 1.0 if count == n else centre + half
     return Interval(p, low, high, n)
+
+
+def rate_difference(count: int, n: int, other: int, n_other: int, confidence: float = CONFIDENCE) -> Interval:
+    """other/n_other - count/n with Newcombe's interval from the two Wilson intervals (Newcombe 1998, method 10).
+
+    Raises:
+        ValueError: unless each count is between 0 and its n.
+    """
+    a, b = wilson_interval(count, n, confidence), wilson_interval(other, n_other, confidence)
+    difference = b.mean - a.mean
+    low = difference - math.hypot(b.mean - b.low, a.high - a.mean)
+    return Interval(difference, low, difference + math.hypot(b.high - b.mean, a.mean - a.low), min(n, n_other))

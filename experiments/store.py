@@ -9,6 +9,7 @@
         checkpoint.pt         where an unfinished run goes on; checkpoint.previous.pt is the one before
         model.pt              the trained parameters
         samples.png, reconstructions.png
+        traversals.png, ...   more pictures, where they were asked for (experiments/pictures.py)
         failed.json           why the last attempt failed (gone once one succeeds)
         result.json           the final numbers, written last: its presence means finished
 

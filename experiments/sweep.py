@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from experiments import result
+from experiments import loggers, result
 from experiments.progress import Progress
 from experiments.store import RunFolder, fingerprint, readable, runs_dir
 from vae import data as vae_data
@@ -111,6 +111,7 @@ def plan(configs: Sequence[Config]) -> list[Run]:
             )
         if config.trainer.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.device=cuda: there is no usable GPU; allowed here: auto, cpu")
+        loggers.check(config)
     runs = []
     for config in configs:
         images = _load(dataclasses.astuple(config.dataset))
@@ -173,6 +174,7 @@ def execute(runs: Sequence[Run], progress: Progress, hydra_nodes: Sequence[dict[
     for name, (run, _) in unique.items():
         if (done := run.folder.result()) is not None:
             outcomes[name] = Outcome(run, done)
+            record(run, progress)
     progress.done = len(outcomes)
     with _signals() as stopping:
         waiting = [run for name, (run, _) in unique.items() if name not in outcomes]
@@ -196,6 +198,14 @@ def execute(runs: Sequence[Run], progress: Progress, hydra_nodes: Sequence[dict[
                     raise Interrupted
     progress.close()
     return [outcomes[run.folder.name] for run in runs]
+
+
+def record(run: Run, progress: Progress) -> None:
+    """Copies the run to the logger that it asks for; where that fails the training goes on."""
+    try:
+        loggers.record(run)
+    except Exception as e:
+        progress.note(f"logger={run.config.logger.kind}: cannot record {run.folder.name}: {_one_line(e)}")
 
 
 def set_up_torch(config: Config, threads: int) -> None:
@@ -347,6 +357,9 @@ class _Trainer:
                 else:
                     mine.append(run)
             outcomes += self._train_or_split(mine)
+            for outcome in outcomes:
+                if outcome.result is not None:
+                    record(outcome.run, self.progress)
         self.progress.ended(len(outcomes))
         return outcomes
 
@@ -435,6 +448,9 @@ class _Trainer:
                 raise Interrupted
             if not last and checkpointer.due(ended):
                 checkpointer.write(runs, stack)
+                for k, run in enumerate(runs):  # after the checkpoint: the record is never ahead of it
+                    run.folder.write("history.csv", history_csv(stack.history[k]))
+                    record(run, self.progress)
         times = {
             "started": started,
             "finished": _now(),

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import typed
 from experiments.launcher import Composer, StackedLauncher
-from vae.config import Config, ConfigError, settings
+from vae.config import Config, ConfigError, Dataset, settings
 
 
 @dataclass
@@ -56,6 +56,7 @@ class GridSweeper(Sweeper):
 
     hydra_context: HydraContext
     launcher: Launcher
+    config: DictConfig
 
     def __init__(self, params: DictConfig | None = None, points: Sequence[dict[str, Any]] | None = None) -> None:
         self.params = {str(k): str(v) for k, v in (params or {}).items()}
@@ -113,7 +114,7 @@ class GridSweeper(Sweeper):
             for name, _, meta, _ in settings(Config())
             if name not in chosen
             and meta["kinds"]
-            and chosen.get(name.split(".")[0], meta["kinds"][0]) not in meta["kinds"]
+            and chosen.get(name.split(".")[0], meta["kinds"][0]) not in (*meta["kinds"], *meta["optional"])
         ]
         return [f"{name}=null" for name in foreign if OmegaConf.select(self.plain(arguments), name) is not None]
 
@@ -190,11 +191,17 @@ def unordered(values: Iterable[Any]) -> set[Any]:
     return {tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for v in values}
 
 
+def dataset_name(dataset: Dataset) -> str:
+    """As the loaded data will be called."""
+    path = Path(dataset.root or "")
+    own = {"image_folder": path.resolve().name, "npz": path.stem, "torchvision": dataset.name}
+    return own.get(dataset.kind) or dataset.kind
+
+
 def spelled(name: str, values: Sequence[Any], configs: Sequence[Config]) -> str:
     """A setting's values as a part of a folder's name: "x_var=0.1,1", "seed=0..9", "fashion_mnist"."""
-    if name == "dataset.kind":
-        folders = {Path(c.dataset.root or "").resolve().name for c in configs if c.dataset.kind == "image_folder"}
-        return plain_text(",".join(sorted({str(v) for v in values} - {"image_folder"} | folders)))
+    if name in ("dataset.kind", "dataset.name"):
+        return plain_text(",".join(sorted({dataset_name(config.dataset) for config in configs})))
     different = sorted(unordered(values), key=lambda v: (isinstance(v, str), v is not None, v))
     if (
         len(different) > 2

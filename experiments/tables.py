@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report import Cell, Report, Run
+from experiments.report import NONE, Cell, Report, Run, short, words
 from experiments.statistics import Interval, mean_interval, paired_interval, wilson_interval
 from vae import linear_theory
-
-NONE = "–"  # where there is no number
 
 # Column of result.json -> heading, for the tables of one line a cell.
 STUDY_COLUMNS = {
@@ -193,17 +191,6 @@ def rate(value: Rate) -> str:
     return f"{value.count}/{value.n}, {100 * value.interval.low:.0f}–{100 * value.interval.high:.0f} %"
 
 
-def words(value: Any) -> str:
-    """A setting's value."""
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ", ".join(words(v) for v in value)
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
 def shown(value: Any) -> str:
     """Any value of a table."""
     if isinstance(value, Interval):
@@ -216,16 +203,6 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     return words(value)
-
-
-def short(key: str) -> str:
-    """A setting's name as the command line has it, without what says nothing."""
-    return key.removesuffix(".value").removesuffix(".kind").removeprefix("trainer.")
-
-
-def described(settings: dict[str, Any]) -> str:
-    """Settings in words: x_var 0.1, label_placement both."""
-    return ", ".join(f"{short(k)} {words(v)}" for k, v in settings.items())
 
 
 def metric(cell: Cell, column: str) -> Interval:
@@ -374,7 +351,7 @@ def effect(report: Report, key: str, reference: Any, value: Any, column: str) ->
 def reference_value(report: Report, key: str) -> Any:
     """The default of a label setting if it is among the values, else the first value."""
     values = report.values(key)
-    return DEFAULTS[key] if DEFAULTS.get(key) in values else values[0]
+    return DEFAULTS[key] if key in DEFAULTS and DEFAULTS[key] in values else values[0]
 
 
 def marginal(report: Report, key: str) -> Table:

@@ -98,6 +98,22 @@ def test_shares_are_those_of_the_intervals():
     assert sum(found.values()) == pytest.approx(1)
 
 
+def test_the_runner_up_is_the_rival_of_the_redraws_or_what_would_be_chosen_next(tmp_path: Path):
+    def names(found: advice.Advice) -> list[Any]:
+        return [found.options[i].settings["x_var.value"] for i in advice.finalists(found)]
+
+    cells = {x: scores(*errors) for x, errors in {**KNEE, 0.3: (11.0, 2.2)}.items()}
+    clear = advised(tmp_path / "clear", cells)
+    assert set(clear.shares) == {clear.pick}
+    assert names(clear) == [0.1, 0.3]  # depths below the chord: 0.75 and 0.47
+    close = advised(tmp_path / "close", {**cells, 0.05: scores(8.5, 2.52)}, noise=0.03)
+    assert set(names(close)) == {0.1, 0.05}
+    assert [close.shares[i] for i in advice.finalists(close)] == list(close.shares.values())[:2]
+    alone = advised(tmp_path / "alone", {x: {**row, **DEAD} if x != 1 else row for x, row in cells.items()})
+    assert names(alone) == [1]
+    assert advice.finalists(advised(tmp_path / "none", {x: {**row, **DEAD} for x, row in cells.items()})) == []
+
+
 def test_the_knee_is_recommended(tmp_path: Path):
     found = advised(tmp_path, {x: scores(*errors) for x, errors in KNEE.items()})
     assert found.recommended

@@ -23,7 +23,9 @@ RUN_PY = Path(__file__).parent.parent / "run.py"
 CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
 FOLDER = "a folder with train/<class>/* and test/<class>/*"
 TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.tf32, trainer.device, "
-GROUPS = "beta, dataset, experiment, label_placement, label_repeat, model, objective, trainer, x_var, z_dim, seed, out"
+EXPERIMENTS = "beta, death, labels, search, sweep, training, xvar"
+GROUPS = "beta, dataset, experiment, label_placement, label_repeat, logger, model, objective, trainer, x_var, z_dim, "
+GROUPS += "seed"
 EXPERIMENT = "# @package _global_\nstudy: {{name: own}}\nhydra: {{mode: MULTIRUN, sweeper: {{points: {}}}}}\n"
 
 # A command line, and how the one line on stderr begins.
@@ -45,12 +47,12 @@ CASES = [
     ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
     ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
     # experiments
-    ("nonsense", "experiment=nonsense: not an option; allowed: beta, labels, sweep, xvar"),
-    ("-m xvra", "experiment=xvra: not an option (did you mean xvar?); allowed: beta, labels, sweep, xvar"),
+    ("nonsense", f"experiment=nonsense: not an option; allowed: {EXPERIMENTS}"),
+    ("-m xvra", f"experiment=xvra: not an option (did you mean xvar?); allowed: {EXPERIMENTS}"),
     ("xvar labels", "experiment=xvar: experiment is given more than once; allowed: once"),
     (
         "-m experiment=xvar,labels",
-        "experiment=xvar,labels: several experiments; allowed: one of beta, labels, sweep, xvar",
+        f"experiment=xvar,labels: several experiments; allowed: one of {EXPERIMENTS}",
     ),
     # values
     ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
@@ -123,7 +125,8 @@ CASES = [
     ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
     (
         "dataset=good",
-        "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, photos",
+        "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, npz, "
+        "photos, torchvision, or a path with a / to a folder of pictures or an .npz file",
     ),
     ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
     ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
@@ -136,6 +139,18 @@ CASES = [
     ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
     ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8 and <= 256"),
     ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)"),
+    ("dataset=npz", "dataset.root=null: must be given; allowed: a file of arrays"),
+    ("dataset=./nowhere.npz", "dataset.root=./nowhere.npz: no such file; allowed: an .npz file with x_train"),
+    ("dataset=torchvision", "dataset.name: must be given; allowed: text"),
+    (
+        "dataset=torchvision dataset.name=KMNST",
+        "dataset.name=KMNST: no classification dataset of torchvision that is known here; nearest: KMNIST, ",
+    ),
+    ("dataset.name=KMNIST", "dataset.name=KMNIST: dataset=mnist_5k does not use it; allowed: with dataset=torchvision"),
+    (
+        "dataset=torchvision dataset.name=KMNIST",
+        "dataset.root=data: torchvision does not find KMNIST in data, and its download failed; put the files there",
+    ),
     ("dataset=mnist", "dataset.root=data: MNIST is not complete in data/MNIST/raw, and its download failed"),
     # where to write
     ("output_dir=file/outputs", "output_dir=file/outputs: cannot write to "),

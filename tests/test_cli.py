@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
         ("dataset=mnist", "dataset=mnist"),
         ("dataset=./a", "dataset=image_folder dataset.root='./a'"),
         ("dataset=../a(b),/c", "dataset=image_folder dataset.root='../a(b)','/c'"),
+        ("dataset=./a.npz", "dataset=npz dataset.root='./a.npz'"),
         ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
         ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
         ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),
@@ -174,7 +175,7 @@ for command in ("--help", "--cfg job", "xvar --help", "trainer.epoch=3", "x_var=
         runpy.run_path("run.py", run_name="__main__")
     except SystemExit:
         pass
-    slow = {"torch", "torchvision", "pandas", "matplotlib"} & set(sys.modules)
+    slow = {"torch", "torchvision", "pandas", "matplotlib", "plotly", "jinja2"} & set(sys.modules)
     assert not slow, (command, slow)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, timeout=120)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import collect, report, result
+from experiments import collect, figures, report, result
 from vae import config, linear_theory
 
 SPECTRUM = (4.0 * 0.8 ** np.arange(64)).tolist()  # of 8x8 pictures
@@ -502,3 +504,108 @@ def test_a_manifest_of_real_runs_can_be_read(tmp_path: Path, toy: Any):
     assert "label_repeat.value" not in found.manifest["fixed"]
     assert len(found.datasets[toy.content_hash]["eigenvalues"]) == 64
     assert "None of the 3 runs has usable numbers: not finished (3)." in collected(tmp_path, "real")
+
+
+def test_datasets_by_name_are_one_setting(tmp_path: Path, toy: Any):
+    from conftest import make_data, tiny_config
+    from omegaconf import OmegaConf
+
+    from experiments.store import RunFolder
+    from experiments.sweep import Run
+    from vae.config import Dataset
+    from vae.data import facts as facts_of
+    from vae.model import resolve
+
+    runs = []
+    for seed, name in enumerate(("KMNIST", "SVHN")):
+        settings = tiny_config(dataset=Dataset(kind="torchvision", name=name))
+        data = make_data(seed=seed, name=name)
+        arch = resolve(settings, data.image_shape, data.n_classes, ())
+        runs.append(Run(settings, arch, data, facts_of(data), RunFolder(tmp_path / "runs" / name)))
+    content = report.manifest(runs, ["dataset.name", "seed"], "named", OmegaConf.structured(runs[0].config))
+    report.write_manifest(content, tmp_path)
+    assert report.read("named", tmp_path).keys == ["dataset"]
+    assert [row["settings"]["dataset"] for row in content["runs"]] == ["KMNIST", "SVHN"]
+
+
+def test_pictures_are_drawn_of_one_run_a_cell_and_the_report_shows_those_of_its_pick(
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from conftest import tiny_config
+    from omegaconf import OmegaConf
+
+    from experiments import sweep
+    from experiments.pictures import present
+    from experiments.progress import Progress
+
+    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
+    configs = [
+        tiny_config(x_var__value=x_var, seed=seed, output_dir=str(tmp_path), trainer__epochs=20, trainer__lr=5e-3)
+        for x_var in (0.001, 0.01)
+        for seed in (0, 1)
+    ]
+    runs = sweep.plan(configs)
+    sweep.execute(runs, Progress(4, 1), [None] * 4)
+    job = OmegaConf.structured(configs[0])
+    report.write_manifest(report.manifest(runs, ["x_var.value", "seed"], "real", job), tmp_path)
+
+    text = collected(tmp_path, "real")
+    drawn = ["traversals", "interpolations", "latents", "styles", "neighbours"]
+    assert [present(run.folder) for run in runs] == [drawn, [], drawn, []]  # the lowest seed of each cell
+    figures_dir = tmp_path / "reports/real/figures"
+    for name in ("traversals", "neighbours"):
+        assert f"![{name}](figures/{name}.png)" in text
+        assert (figures_dir / f"{name}.png").stat().st_size <= figures.MAX_BYTES
+    links = re.findall(r"\]\((\.\./\.\./runs/[^)]*)\)", text)
+    assert len(links) == 2 * len(drawn)  # the pick and its runner-up
+    assert all((tmp_path / "reports/real" / link).exists() for link in links)
+
+    for run in runs:  # nothing is drawn again, and what cannot be drawn is a line
+        (run.folder.path / "styles.png").unlink(missing_ok=True)
+    kept = (runs[0].folder.path / "traversals.png").stat().st_mtime_ns
+    monkeypatch.setattr(sweep, "_load", lambda dataset: dataclasses.replace(toy, content_hash="another"))
+    capsys.readouterr()
+    collect.collect("real", tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("was trained on other data" in line for line in lines)
+    assert (runs[0].folder.path / "traversals.png").stat().st_mtime_ns == kept
+
+
+def test_changes_of_a_reference_are_one_setting_and_the_report_says_where_training_dies(tmp_path: Path):
+    reference = {"trainer.lr": 0.001, "model.hidden": [400], "model.init": "uniform"}
+    points = [reference, reference | {"trainer.lr": 0.003}, reference | {"trainer.lr": 0.01}]
+    points += [reference | {"model.hidden": [20, 10]}, reference | {"model.init": "xavier"}]
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        dead = settings["trainer.lr"] == 0.01 or (settings["model.init"] == "xavier" and settings["seed"] < 2)
+        return row | {"test_kl": 0.01, "test_active_units": 0, "test_sse": 13.0} if dead else row
+
+    folders = write_sweep(tmp_path, params={"seed": range(20)}, points=points, change=change)
+    for folder in folders:
+        if "lr0.01" in folder.name.replace("trainer", "lr"):
+            lines = ["epoch,train_sse,train_kl,train_loss,beta,x_var,lr", "1,20,2,1,1,1,1", "2,14,0.01,1,1,1,1"]
+            (folder / "history.csv").write_text("\n".join([*lines, "3,13,0.06,1,1,1,1"]) + "\n")
+    text = collected(tmp_path)
+    assert "- swept: setting = the reference; lr 0.003; lr 0.01; model.hidden 20, 10; model.init xavier" in text
+    assert "- the reference: lr 0.001, model.hidden 400, model.init uniform; every other setting" in text
+    deaths = text.partition("## Where training dies")[2].partition("## ")[0]
+    assert "- **always**: lr 0.01 (20/20, 84–100 %)" in deaths
+    assert "- **with some probability**: model.init xavier (2/20, 3–30 %)" in deaths
+    assert "- **never**: the reference (0/20, 0–16 %); lr 0.003 (0/20, 0–16 %); model.hidden 20, 10 (0/20," in deaths
+    assert "2.50 within classes and 4.00 over all; 22 of the 22 runs died below" in deaths
+    assert "fell to 0.05 nats by epoch 2 (8 steps)" in deaths
+    assert "| lr 0.01 | 20/20, 84–100 % | +100 points, +77 to +100: more die |" in deaths
+    assert "| model.init xavier | 2/20, 3–30 % | +10 points, -8 to +30: no difference shown |" in deaths
+
+
+def test_a_grid_with_a_few_holes_stays_a_grid():
+    def run(**settings: Any) -> report.Run:
+        return report.Run("r", Path(), settings, "d", None, "ok", "")
+
+    grid = [run(a=a, b=b) for a in (1, 2, 3) for b in (1, 2, 3)]
+    assert not report.changes_one_thing(grid[:5], ["a", "b"])
+    assert not report.changes_one_thing([run(a=1), run(a=2)], ["a"])
+    cross = [run(a=1, b=1, c=1), run(a=2, b=1, c=1), run(a=1, b=2, c=1)]
+    assert not report.changes_one_thing(cross, ["a", "b", "c"]), "c does not vary: 3 of 4 cells"
+    assert report.changes_one_thing([*cross, run(a=3, b=1, c=1), run(a=1, b=1, c=2)], ["a", "b", "c"])

@@ -27,7 +27,8 @@ def test_defaults_of_conf_are_those_of_the_dataclasses():
 
 @pytest.mark.parametrize(("group", "option"), [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))])
 def test_every_option_composes_to_a_valid_run(group: str, option: str):
-    extra = ["dataset.root=somewhere"] if option == "image_folder" else []
+    needed = {"image_folder": "dataset.root=somewhere", "npz": "dataset.root=file", "torchvision": "dataset.name=X"}
+    extra = [needed[option]] if option in needed else []
     config = composed(f"{group}={option}", *extra)
     if group == "experiment":
         assert config.study.name == option

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
-from experiments import cli, sweep
+from experiments import cli, report, sweep
 from experiments.progress import Progress
 from tests.conftest import tiny_config
 
@@ -15,19 +16,25 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_example_runs_and_has_the_shapes_that_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    runs = sweep.plan([tiny_config(output_dir=str(tmp_path / "outputs"))])  # on the embedded digits
-    sweep.execute(runs, Progress(1, 1), [None])
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_python_examples_run_and_have_the_shapes_that_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    runs = sweep.plan([tiny_config(x_var__value=value) for value in (0.1, 1.0)])  # on the embedded digits
+    sweep.execute(runs, Progress(2, 1), [None, None])
+    job = OmegaConf.create({"study": {"name": "xvar"}})
+    report.write_manifest(report.manifest(runs, ["x_var.value"], "xvar", job), "outputs")
     names: dict = {}
-    exec(code.replace("outputs/runs/<run>", str(runs[0].folder.path)), names)
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(code, names)
+    assert names["runs"]["x_var.value"].tolist() == [0.1, 1.0]
+    assert names["best"] in {run.folder.name for run in runs}
     assert names["digits"].shape == (10, 1, 28, 28)
     assert names["mu"].shape == names["logvar"].shape == (5, 4)
     assert names["x_hat"].shape == (5, 1, 28, 28)
     assert isinstance(names["x_hat"], torch.Tensor)
-    with Image.open(tmp_path / "samples.png") as picture:
-        assert picture.width > 500
+    assert names["data"].test_x.shape == (1000, 1, 28, 28)
+    for file in ("samples.png", "traversals.png"):
+        with Image.open(tmp_path / file) as picture:
+            assert picture.width > 500
 
 
 def test_every_command_of_the_readme_is_understood():

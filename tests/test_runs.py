@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import runs, sweep
+from experiments import pictures, runs, sweep
 from experiments.progress import Progress
 from experiments.store import RunFolder
-from tests.conftest import tiny_config
+from tests.conftest import make_data, tiny_config
 from vae.data import ImageData
 
 
@@ -95,6 +95,38 @@ def test_unknown_and_finished_runs_are_refused_in_one_line(outputs: Path, capsys
     assert len(err) == 2
     assert "no-such-run: no such run" in err[0]
     assert "finished" in err[1]
+
+
+def test_pictures_are_drawn_once_and_only_those_that_a_run_can_have(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    folder = outputs / "runs" / names(outputs)[0]
+    assert call(outputs, "pictures", folder.name) == 0
+    drawn = [folder / f"{name}.png" for name in ("traversals", "interpolations", "latents", "styles", "neighbours")]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in drawn]
+    assert pictures.present(RunFolder(folder)) == [path.stem for path in drawn]
+    drawn[0].write_bytes(b"kept")
+    drawn[1].unlink()
+    assert call(outputs, "pictures", folder.name) == 0
+    assert capsys.readouterr().out == f"{drawn[1]}\n"
+    assert drawn[0].read_bytes() == b"kept"
+    monkeypatch.setattr(sweep, "_load", lambda dataset: pytest.fail("the data were read for nothing"))
+    assert call(outputs, "pictures", folder.name) == 0
+    assert capsys.readouterr().out == f"{folder} has all its pictures\n"
+
+
+def test_pictures_that_cannot_be_drawn_are_refused_in_one_line(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    first, second, failed, _ = names(outputs)
+    monkeypatch.setattr(sweep, "_load", lambda dataset: make_data(seed=1))
+    (outputs / "runs" / second / "model.pt").unlink()
+    for run, said in ((first, "was trained on other data"), (second, "has no model"), (failed, "is not finished")):
+        assert call(outputs, "pictures", run) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"experiments.runs: {run} {said}")
+        assert err.count("\n") == 1
 
 
 def test_rerun_trains_a_run_from_its_own_settings(outputs: Path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import mean_interval, paired_interval, wilson_interval
+from experiments.statistics import mean_interval, paired_interval, rate_difference, wilson_interval
 
 
 def test_mean_interval_by_hand():
@@ -90,3 +90,12 @@ def test_wilson_interval_covers_on_average():
     ends = [wilson_interval(k, n) for k in range(n + 1)]
     covered = sum(w for w, i in zip(weights, ends, strict=True) if i.low <= p <= i.high)
     assert 0.92 < covered < 0.99
+
+
+def test_rate_difference_is_newcombes_method_10():
+    # Newcombe 1998, Statistics in Medicine 17, table II: 56/70 - 48/80 and 9/10 - 3/10, 5/56 - 0/29.
+    for counts, ends in (((48, 80, 56, 70), (0.0524, 0.3339)), ((3, 10, 9, 10), (0.1705, 0.8090))):
+        found = rate_difference(*counts)
+        assert (found.low, found.high) == pytest.approx(ends, abs=5e-5)
+    none = rate_difference(0, 29, 5, 56)
+    assert (none.low, none.high) == pytest.approx((-0.0381, 0.1926), abs=5e-5)

@@ -12,9 +12,9 @@ from scipy import stats
 from test_collect import Change, write_sweep
 
 from experiments import tables
-from experiments.report import Report, read
+from experiments.report import Report, read, words
 from experiments.statistics import Interval
-from experiments.tables import Rate, Table, escape, interval, number, rate, shown, words
+from experiments.tables import Rate, Table, escape, interval, number, rate, shown
 
 
 def as_dicts(table: Table) -> list[dict[str, str]]:

@@ -31,6 +31,7 @@ def setting(
     ge: float | None = None,
     le: float | None = None,
     kinds: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
     affects_result: bool = True,
 ) -> Any:
     """A dataclass field with its documentation and range.
@@ -41,30 +42,43 @@ def setting(
         choices: the words allowed, where the value is a word.
         gt, ge, le: bounds of a number, or of each number of a list.
         kinds: the kinds of its group that use this setting; it must be None under the others. Empty: all.
+        optional: more kinds that use it, under which it may be None.
         affects_result: False for a setting that cannot change a run's numbers, and so is not part of its identity.
     """
     meta = {"doc": doc, "unit": unit, "choices": choices, "gt": gt, "ge": ge, "le": le}
-    meta |= {"kinds": kinds, "affects_result": affects_result}
+    meta |= {"kinds": kinds, "optional": optional, "affects_result": affects_result}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     return field(default=default, metadata=meta)
 
 
-DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "image_folder", "photos")
+DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "image_folder", "npz", "photos")
 
 
 @dataclass
 class Dataset:
     kind: str = setting("mnist_5k", "which images", choices=DATASETS)
     root: str | None = setting(
-        "data", "folder that holds the images, or takes the download and the cache", affects_result=False
+        "data", "folder or file that holds the images, or folder that takes the download", affects_result=False
     )
     size: int | None = setting(
-        None, "height and width that pictures are resized to", unit="pixels", ge=8, le=256, kinds=("image_folder",)
+        None,
+        "height and width that pictures are resized to; null leaves those of torchvision and npz as they are",
+        unit="pixels",
+        ge=8,
+        le=256,
+        kinds=("image_folder",),
+        optional=("torchvision", "npz"),
     )
     channels: int | None = setting(
-        None, "1 reads the pictures as grey, 3 as colour", ge=1, le=3, kinds=("image_folder",)
+        None,
+        "1 reads the pictures as grey, 3 as colour; null leaves those of torchvision and npz as they are",
+        ge=1,
+        le=3,
+        kinds=("image_folder",),
+        optional=("torchvision", "npz"),
     )
+    name: str | None = setting(None, "class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",))
 
 
 @dataclass
@@ -191,6 +205,19 @@ class Trainer:
 
 
 @dataclass
+class Logger:
+    kind: str = setting(
+        "csv",
+        "where a run is recorded besides its folder",
+        choices=("csv", "tensorboard", "mlflow"),
+        affects_result=False,
+    )
+    store: str | None = setting(
+        None, "folder that holds the record", kinds=("tensorboard", "mlflow"), affects_result=False
+    )
+
+
+@dataclass
 class Study:
     """What an experiment is called and asks; it changes the report, never a run."""
 
@@ -218,6 +245,7 @@ class Config:
     label_repeat: LabelRepeat = field(default_factory=LabelRepeat)
     objective: Objective = field(default_factory=Objective)
     trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
     study: Study = field(default_factory=Study)
     seed: int = setting(0, "start of every random generator of the run", ge=0, le=2**63 - 1)
     output_dir: str = setting("outputs", "folder that takes runs/ and reports/", affects_result=False)
@@ -251,14 +279,15 @@ def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[
 def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
     shown = name.removesuffix(".kind")
     kind = getattr(group, "kind", None)
-    if meta["kinds"] and kind not in meta["kinds"]:
+    users = (*meta["kinds"], *meta["optional"])
+    if users and kind not in users:
         if value is not None:
             group_name = name.split(".")[0]
-            users = " or ".join(f"{group_name}={k}" for k in meta["kinds"])
+            users = " or ".join(f"{group_name}={k}" for k in users)
             raise ConfigError(f"{name}={value}: {group_name}={kind} does not use it; allowed: with {users} only")
         return
     if value is None:
-        if meta["kinds"]:
+        if kind in meta["kinds"]:
             raise ConfigError(f"{name}: must be given; allowed: {allowed(meta)}")
         return
     if meta["choices"] and value not in meta["choices"]:
@@ -289,8 +318,9 @@ def validate(config: Config) -> None:
         _check_one(name, value, meta, group)
     if not config.output_dir:
         raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
-    if config.dataset.kind == "image_folder" and not config.dataset.root:
-        raise ConfigError("dataset.root=null: must be given; allowed: a folder with train/<class>/* and test/<class>/*")
+    wanted = {"image_folder": "a folder with train/<class>/* and test/<class>/*", "npz": "a file of arrays"}
+    if config.dataset.kind in wanted and not config.dataset.root:
+        raise ConfigError(f"dataset.root=null: must be given; allowed: {wanted[config.dataset.kind]}")
     if config.dataset.channels == 2:
         raise ConfigError("dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)")
     if config.beta.epochs is not None and config.beta.epochs > config.trainer.epochs:
@@ -302,17 +332,25 @@ def validate(config: Config) -> None:
         raise ConfigError("x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo")
 
 
+def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings, by dotted name, that have a part in it.
+
+    Left out are `label_repeat` where no network is given the label, `x_var` under the objective that has none, and what
+    is None.
+    """
+    unused = []
+    if values.get("label_placement.kind") == "none":
+        unused.append("label_repeat.")
+    if values.get("objective.kind") == "per_dim":
+        unused.append("x_var.")
+    return {k: v for k, v in values.items() if v is not None and not k.startswith(tuple(unused))}
+
+
 def identity(config: Config) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted name: what its fingerprint is made of.
 
-    Left out are paths, device and the like, and settings that have no part in this run: `label_repeat` where no network
-    is given the label, `x_var` under the objective that has none. Two configs with equal identity are the same run.
+    Left out are paths, device and the like, and settings that have no part in this run. Two configs with equal identity
+    are the same run.
     """
-    kept = {name: value for name, value, meta, _ in settings(config) if meta["affects_result"] and value is not None}
-    unused = []
-    if config.label_placement.kind == "none":
-        unused.append("label_repeat.")
-    if config.objective.kind == "per_dim":
-        unused.append("x_var.")
-    kept = {name: value for name, value in kept.items() if not name.startswith(tuple(unused))}
-    return {**kept, "training_version": TRAINING_VERSION}
+    kept = {name: value for name, value, meta, _ in settings(config) if meta["affects_result"]}
+    return {**in_use(kept), "training_version": TRAINING_VERSION}
