@@ -464,22 +464,28 @@ def _deaths(report: Report) -> list[str]:
         f"l_1 on, {within} within classes and {over_all} over all; {len(below)} of the {len(lost)} runs died below, "
         "where the optimum keeps KL: their training failed."
     )
-    parts += _how_soon(below) + _dead_units(report, lost)
+    alive = [run for run in report.usable if run not in lost]
+    parts += _how_soon(below) + _revived(alive) + _dead_units(lost, alive)
     reference = report.cells[0]
     if report.keys == [SETTING] and reference.usable:
         parts += _changed_rates(reference, report.cells[1:], rates)
     return parts
 
 
-def _how_soon(runs: Sequence[Run]) -> list[str]:
-    """In which epoch the KL of the runs that died fell to the floor."""
-    ends = []
+def _fallen(runs: Sequence[Run]) -> list[int]:
+    """The epoch in which the training KL fell to the floor, of each run in which it did."""
+    found = []
     for run in runs:
         try:
             rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
-            ends.append(next(i for i, row in enumerate(rows, start=1) if float(row["train_kl"]) <= KL_FLOOR))
+            found.append(next(i for i, row in enumerate(rows, start=1) if float(row["train_kl"]) <= KL_FLOOR))
         except (OSError, ValueError, LookupError, StopIteration):
             continue
+    return found
+
+
+def _how_soon(runs: Sequence[Run]) -> list[str]:
+    ends = _fallen(runs)
     if not ends:
         return []
     first = sorted(ends)[: math.ceil(0.9 * len(ends))][-1]
@@ -489,9 +495,18 @@ def _how_soon(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _dead_units(report: Report, lost: Sequence[Run]) -> list[str]:
+def _revived(alive: Sequence[Run]) -> list[str]:
+    n = len(_fallen(alive))
+    if not n:
+        return []
+    return [
+        f"{n} of the {len(alive)} runs that are alive at the end had fallen as low and came back: nothing in z is a "
+        "saddle, which a run can leave, and a longer training would see some of the dead leave it too."
+    ]
+
+
+def _dead_units(lost: Sequence[Run], alive: Sequence[Run]) -> list[str]:
     names = ("test_encoder_dead_units", "test_decoder_dead_units")
-    alive = [run for run in report.usable if run not in lost]
     means = [
         [mean_interval(v for run in runs if math.isfinite(v := run.value(name))) for name in names]
         for runs in (lost, alive)
