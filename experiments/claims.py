@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments.cli import USAGE
+from experiments.cli import USAGE, rewrite
 from experiments.report import Cell, Report, ReportError, Run, described, read, reports, reports_dir
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic
@@ -775,8 +775,8 @@ def parts_of(datasets: Sequence[str], more: Sequence[str]) -> dict[str, list[str
 
 
 def find(arguments: Sequence[str], output_dir: str | Path) -> Report | None:
-    """The report that this command made."""
-    command = shlex.join(["python", "run.py", *arguments])
+    """The report that this command made: its manifest has the command with the short forms written out."""
+    command = shlex.join(["python", "run.py", *rewrite(arguments)])
     for name in reports(output_dir):
         with contextlib.suppress(OSError, ValueError, LookupError, ReportError):
             if json.loads((reports_dir(output_dir) / name / "sweep.json").read_text())["command"] == command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -211,3 +212,17 @@ def test_two_datasets_are_needed(capsys: pytest.CaptureFixture[str]):
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "dataset=mnist: two are needed; allowed: study A's and study B's, as in dataset=mnist,cifar10" in line
+
+
+def test_a_report_is_found_by_the_command_that_made_it(tmp_path: Path):
+    write_sweep(tmp_path, "other", {"seed": [0]}, history=False)
+    write_sweep(tmp_path, "mine", {"seed": [0]}, history=False)
+    path = tmp_path / "reports" / "mine" / "sweep.json"
+    written_out = (
+        "python run.py experiment=xvar dataset=image_folder 'dataset.root='\"'\"'data/digits'\"'\"'' x_var.value=0.5"
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": written_out}))
+    found = claims.find(["xvar", "dataset=data/digits", "x_var=0.5"], tmp_path)
+    assert found is not None
+    assert found.name == "mine"
+    assert claims.find(["labels"], tmp_path) is None
