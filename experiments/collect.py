@@ -115,11 +115,13 @@ def _read(name: str, output_dir: str | Path) -> Report | None:
 
 def _draw_pictures(report: Report) -> None:
     """Draws the pictures of the runs whose samples are shown, where they are not drawn yet; what fails is one line."""
+    without_data = set()  # the next run of the same data would only try for as long and say the same
     for run in figures.representatives(report):
-        if (run.path / "model.pt").exists():
+        if (run.path / "model.pt").exists() and run.dataset_hash not in without_data:
             try:
                 draw(RunFolder(run.path))
             except (ConfigError, OSError, RuntimeError) as e:
+                without_data.add(run.dataset_hash)
                 print(f"collect: no pictures of {run.name}: {' '.join(str(e).split())}", file=sys.stderr)
 
 

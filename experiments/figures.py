@@ -419,7 +419,8 @@ def rate_distortion(report: Report) -> Drawn | None:
 def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> bool:
     """Writes the main setting's value beside each cell, once where cells of one value lie together.
 
-    Labels keep clear of each other, and cells of one line that lie too close together for labels have none.
+    Labels keep clear of each other and of the closed form, and cells of one line that lie too close together for labels
+    have none.
 
     Returns:
         Whether there is any label.
@@ -427,6 +428,8 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
     assert report.main is not None
     figure.draw_without_rendering()  # so that the axes have their place
     labels: list[tuple[float, float]] = []  # in pixels
+    drawn = [line.get_xydata() for line in ax.get_lines() if line.get_linestyle() != "None"]
+    curve = np.concatenate([ax.transData.transform(xy) for xy in drawn]) if drawn else np.empty((0, 2))  # in pixels
     named: list[tuple[str, float, float]] = []  # cells that have a label, in pixels
     for _, cells in lines:
         usable = [cell for cell in cells if cell.usable]
@@ -439,7 +442,8 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
                 continue
             for offset in ((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46)):
                 at = x + offset[0] + math.copysign(6 * len(text), offset[0]), y + offset[1]
-                if all(abs(at[0] - a) > 14 * len(text) or abs(at[1] - b) > 24 for a, b in labels):
+                hit = (abs(curve - at) < (8 * len(text), 14)).all(axis=1).any()
+                if not hit and all(abs(at[0] - a) > 14 * len(text) or abs(at[1] - b) > 24 for a, b in labels):
                     break
             labels.append(at)
             named.append((text, x, y))
@@ -915,7 +919,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
             for c in drawn:
                 y = c.at(report, grid)[quantity]
                 ax.plot(grid, y, linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
-                if quantity == "sse" and c in lowest:
+                if quantity == "sse" and c in lowest and len(lowest) > 1:
                     ax.annotate(f"k = {c.z_dim}", (grid[0], y[0]), (0, -4), textcoords="offset points", fontsize=9,
                                 va="top", color=colours[c.z_dim])  # fmt: skip
             _limits(ax, [run.value(f"test_{quantity}") for run in runs])

@@ -61,3 +61,12 @@ def test_every_linked_file_of_the_readme_exists():
 def test_reports_and_pictures_are_small_enough_to_be_kept():
     kept = [p for p in (ROOT / "outputs" / "reports").rglob("*.png") if p.is_file()]
     assert [p.name for p in kept if p.stat().st_size > 300 * 1024] == []
+
+
+def test_the_headline_table_is_that_of_the_linked_report():
+    table = README[README.index("| x_var | KL (nats)") : README.index("Held-out images, mean")]
+    reported = (ROOT / "outputs" / "reports" / "xvar-mnist" / "report.md").read_text()
+    rows = [line for line in table.splitlines()[2:] if line]
+    assert len(rows) == 5
+    for row in rows:
+        assert [cell for cell in row.split("|") if f"|{cell}|" not in reported] == ["", ""], row
