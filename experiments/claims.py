@@ -4,7 +4,7 @@
 
 trains what is missing of the experiments that the claims need, study A's on the dataset A and study B's on B, and
 writes outputs/reports/claims/report.md. A claim's criterion stands in `CLAIMS` beside the code that applies it, and in
-outputs/README.md, "Claims"; both were written before the measurement. Imports no torch.
+outputs/README.md, "Claims"; both were written before these runs. Imports no torch.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ def a7(s: Studies) -> Finding:
     other = unchanged("beta = 0.01 at x_var = 1, against the same", target, hundredth)
     return Finding(
         [claimed],
-        f"{other.text[0].upper()}{other.text[1:]}: {'equivalent' if other.met else 'not shown to be equivalent'}.",
+        f"{other.text}: {'equivalent' if other.met else 'not shown to be equivalent'}.",
         "x_var = 0.01 is beta = 0.01, not 10: the optimum depends on effective x_var = beta·x_var alone, and beta = 10 "
         "at x_var = 1 is above l_1, where nothing but collapse is optimal.",
         "1/(2·x_var) is the weight of the error, so that x_var = 0.01 weighs the error up a hundredfold; beta is that "
@@ -397,9 +397,7 @@ def _matters(s: Studies, keys: Sequence[str]) -> Finding:
         unchanged(f"{described(c.settings)} against {_reference_value(report, keys[0])}", reference, c) for c in changed
     ]
     deaths = [c for c in s["death"].cells if died(c.usable)]
-    also = "In death it decides whether training dies: " + "; ".join(
-        f"{described(c.settings)}: {_died(c)}" for c in deaths
-    )
+    also = "In death training dies, by setting: " + "; ".join(f"{described(c.settings)}: {_died(c)}" for c in deaths)
     return Finding(parts, f"{also}." if deaths else "")
 
 
@@ -563,7 +561,7 @@ class Claim:
     Attributes:
         id: of the list of claims.
         text: the claim, in our words.
-        criterion: when it holds, written before the measurement.
+        criterion: when it holds, written before the runs.
         judge: measures it.
     """
 
@@ -584,25 +582,25 @@ CLAIMS = (
         "A1",
         "x_var = 1: with some probability training dies; KL at its minimum 50.0, reconstruction near 40, a dark image",
         "in some setting at x_var = 1 some seeds die and some live; of those that died KL + k/2 is within 0.5 of k/2, "
-        "SSE/2 within 20 % of 40, and more than half are `dead` rather than `collapsed`",
+        "SSE/2 within 20 % of 40, and more than half are dead rather than collapsed",
         a1,
     ),
     Claim(
         "A2",
         "x_var = 1, not dead: good pictures",
-        "more than half of the runs that did not die are `ok`, Wilson's interval included",
+        "more than half of the runs that did not die are ok, Wilson's interval included",
         lambda s: _good(s, 1),
     ),
     Claim(
         "A3",
         "x_var = 0.1: good pictures",
-        "more than half of the runs that did not die are `ok`, Wilson's interval included",
+        "more than half of the runs that did not die are ok, Wilson's interval included",
         lambda s: _good(s, 0.1),
     ),
     Claim(
         "A4",
         "x_var = 0.01: KL about 170, reconstructions fine, generated pictures not, as the latents are no N(0, I) now",
-        "more than half of the runs have a `hole`; KL + k/2 within 20 % of 170; the moments of the aggregate posterior "
+        "more than half of the runs have a hole; KL + k/2 within 20 % of 170; the moments of the aggregate posterior "
         "are further from N(0, I) than at x_var = 0.1",
         a4,
     ),
@@ -677,7 +675,7 @@ CLAIMS = (
     Claim(
         "B6",
         "perfect reconstruction means nothing learned about sampling; very low KLD, little likeness to the input",
-        "of the grid, all runs of the setting of least SSE have a `hole`, and that of least KL leaves over half of the "
+        "of the grid, all runs of the setting of least SSE have a hole, and that of least KL leaves over half of the "
         "mean image's error",
         b6,
     ),
@@ -708,20 +706,20 @@ def markdown(studies: Studies, command: str) -> str:
         "A claim holds if every part of its criterion is met, does not hold if one part is not met, intervals "
         "included, and is undecided else. Intervals are 95 % (Student's t over seeds, paired by seed where two "
         "settings are compared; Wilson's for rates). *Does not matter* is tested as equivalence within a margin, "
-        "not as the absence of significance. The criteria were written before the measurement: outputs/README.md, "
+        "not as the absence of significance. The criteria were written before these runs: outputs/README.md, "
         "Claims. `ok`, `hole`, `collapsed` and `dead` are defined there too.",
     ]
     for claim, finding in findings:
-        parts += [f"## {claim.id}: {finding.verdict}", f"**Claim.** {escape(claim.text[0].upper() + claim.text[1:])}."]
+        parts += [f"## {claim.id}: {finding.verdict}", f"**Claim:** {escape(claim.text)}."]
         parts.append(f"**Holds if** {escape(claim.criterion)}.")
         marks = {True: "met", False: "not met", None: "open"}
         parts.append("\n".join(f"- *{marks[part.met]}*: {escape(part.text)}" for part in finding.parts))
         if finding.also:
-            parts.append(f"**Beside that.** {escape(finding.also)}")
+            parts.append(f"**Beside that:** {escape(finding.also)}")
         if finding.theory:
-            parts.append(f"**Closed form.** {escape(finding.theory)}")
+            parts.append(f"**Closed form:** {escape(finding.theory)}")
         if finding.study:
-            parts.append(f"**The study.** {escape(finding.study)}")
+            parts.append(f"**The study:** {escape(finding.study)}")
     parts += ["## Where the figures are from", _sources(studies), "## How to make it again", f"```sh\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
 

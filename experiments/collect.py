@@ -715,11 +715,16 @@ def index(output_dir: str | Path) -> str:
         except (OSError, ValueError, LookupError, TypeError):
             continue  # its sweep is still running, or it was never collected
     head = "| report | folder | data | runs | date | finding |\n| --- | --- | --- | ---: | --- | --- |\n"
+    claims = sorted(path.parent.name for path in reports_dir(output_dir).glob("claims*/report.md"))
+    verdicts = "".join(
+        f"\nThe claims of the two studies against these runs: [{n}]({quote(n)}/report.md)\n" for n in claims
+    )
     pictures = sorted(path.name for path in reports_dir(output_dir).glob("*-joint.png"))
     shown = "".join(f"\n![{escape(name)}]({quote(name)})\n" for name in pictures)
     return (
         f"# Reports\n\n{head}"
         + "".join(f"{row}\n" for row in rows)
+        + verdicts
         + (f"\n## All runs by dataset\n{shown}" if shown else "")
     )
 

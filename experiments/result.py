@@ -10,7 +10,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from vae import config as cfg
-from vae import linear_theory
 
 if TYPE_CHECKING:  # these import torch, which whoever reads results can do without
     from experiments.sweep import Run
@@ -120,6 +119,8 @@ def row(run: Run, n_parameters: int, epochs_done: int, measured: Measured | None
     Args:
         measured: None for a run that diverged, whose numbers are then null or left out.
     """
+    from vae import linear_theory  # it imports numpy, which whoever needs the names of the columns alone can do without
+
     config, arch, data, facts = run.config, run.arch, run.data, run.facts
     theory = ()
     if measured is not None:
