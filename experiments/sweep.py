@@ -592,7 +592,8 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    status = git("status", "--porcelain", "--untracked-files=no")
+    # Without outputs/: a report that is made again is no change of the code.
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)outputs")
     return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -377,3 +378,22 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(monkeypatch: pyte
     assert not checkpointer.due(epoch_ended=True)
     now[0] += 1.5
     assert checkpointer.due(epoch_ended=False)
+
+
+def test_reports_made_again_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*args: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *identity, *args], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    for name in ("experiments/code.py", "outputs/report.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as committed")
+    git("add", ".")
+    git("commit", "-m", "all")
+    monkeypatch.setattr(sweep, "__file__", str(tmp_path / "experiments" / "code.py"))
+    found = []
+    for changed in ("outputs/report.md", "experiments/code.py"):
+        (tmp_path / changed).write_text("changed")
+        found.append(sweep.git_state.__wrapped__()["git_dirty"])
+    assert found == [False, True]
