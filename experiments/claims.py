@@ -757,10 +757,11 @@ def table_of_criteria() -> str:
 def parts_of(datasets: Sequence[str], more: Sequence[str]) -> dict[str, list[str]]:
     """The experiments that the claims need, by name: the arguments of run.py."""
     data_a, data_b = ([f"dataset={name}"] for name in datasets)
+    own = any(a.startswith("trainer.epochs=") for a in more)
     # A run mostly dies in its first hundred steps: 20 epochs of 4,000 digits are 640, 2 of 60,000 are 938.
-    short_a = [] if datasets[0] == EMBEDDED[0] else ["trainer.epochs=2"]
+    short_a = [] if own or datasets[0] == EMBEDDED[0] else ["trainer.epochs=2"]
     # The photographs' patches only show the way, in a few minutes.
-    short_b = ["trainer.epochs=20"] if datasets[1] == EMBEDDED[1] else []
+    short_b = ["trainer.epochs=20"] if datasets[1] == EMBEDDED[1] and not own else []
     b = ["beta", *data_b, "model=mlp", *short_b]
     return {
         "xvar": ["xvar", *data_a, *more],

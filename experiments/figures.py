@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from experiments.advice import Advice, finalists
 from experiments.report import Cell, Report, Run, described, short, words
+from experiments.statistics import wilson_interval
 from experiments.tables import baseline, metric
 from vae import linear_theory
 from vae.config import Config, settings
@@ -77,6 +78,7 @@ class Drawn:
 def all_figures(report: Report) -> dict[str, Drawn]:
     """Every figure that the report's runs allow, by file name, in the report's order."""
     found = {
+        "deaths": deaths(report),
         "swept": swept(report),
         "rate_distortion": rate_distortion(report),
         "learning": learning_curves(report),
@@ -185,6 +187,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     padded = [*handles, *[blank] * (n_rows * n_columns - len(handles))]
     by_column = [padded[r * n_columns + c] for c in range(n_columns) for r in range(n_rows)]
     figure.legend(handles=by_column, loc="outside lower center", ncols=n_columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_rows - 2))  # not at the cost of the panels
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,12 @@ class XAxis:
         unit = "variance of a pixel" if self.key == "x_var.value" else units.get(self.key)
         return f"{short(self.key)} ({unit})" if unit else short(self.key)
 
+    @property
+    def depth(self) -> float:
+        """Inches that words below the axis take, where they are set aslant."""
+        longest = max((len(words(v)) for v in self.values), default=0) if not self.numeric and self.key else 0
+        return 0.045 * max(0, longest - 12)
+
     def decorate(self, ax: Axes) -> None:
         """Scale, label, and ticks at the swept values where there are not too many."""
         ax.set_xlabel(self.label)
@@ -250,6 +259,41 @@ class XAxis:
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
+def deaths(report: Report) -> Drawn | None:
+    """How often training dies in each setting, where it does in any and there are enough runs to call it a rate."""
+    cells = [cell for cell in report.cells if len(cell.usable) >= 5]
+    counts = [sum(run.health in ("dead", "collapsed") for run in cell.usable) for cell in cells]
+    if len(cells) < 2 or not any(counts):
+        return None
+    cells, counts = cells[: 2 * MAX_CELLS], counts[: 2 * MAX_CELLS]
+    rates = [wilson_interval(count, len(cell.usable)) for count, cell in zip(counts, cells, strict=True)]
+    expected = [cell.mean("theory_kl_high") == 0 for cell in cells]  # the closed form collapses there too
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * len(cells)), dpi=DPI, layout="constrained")
+        ax = figure.subplots()
+        for y, (rate, count, cell, by_theory) in enumerate(zip(rates, counts, cells, expected, strict=True)):
+            colour = "0.5" if by_theory else COLOURS[count > 0]
+            ends = [[100 * (rate.mean - rate.low)], [100 * (rate.high - rate.mean)]]
+            ax.errorbar(100 * rate.mean, y, xerr=ends, fmt=MARKERS[count > 0], color=colour, capsize=3)
+            ax.annotate(f"{count}/{len(cell.usable)}", (1.01, y), xycoords=ax.get_yaxis_transform(), va="center")
+        ax.set_yticks(range(len(cells)), [line_label(cell.settings) or "all runs" for cell in cells])
+        ax.invert_yaxis()
+        ax.set_xlim(-3, 103)
+        ax.set_xlabel("runs that end with nothing in z (%)")
+        handles = [
+            Line2D([], [], linestyle="none", marker=MARKERS[0], color=COLOURS[0], label="none died"),
+            Line2D([], [], linestyle="none", marker=MARKERS[1], color=COLOURS[1], label="some or all died"),
+        ]
+        if any(expected):
+            label = "as the closed form has it"
+            handles.append(Line2D([], [], linestyle="none", marker=MARKERS[1], color="0.5", label=label))
+        _legend(figure, handles)
+        caption = (
+            "Share of runs that are dead or collapsed at the end, with Wilson's 95 % interval and the number of runs."
+        )
+        return Drawn(_png(figure), caption + _left_out(len(cells), len(report.cells), "settings"))
+
+
 def swept(report: Report) -> Drawn | None:
     """KL and SSE on held-out images against the main setting."""
     if not report.usable:
@@ -258,7 +302,7 @@ def swept(report: Report) -> Drawn | None:
     lines = _spread(report.lines, MAX_LINES)
     cut = False
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.7 + axis.depth), dpi=DPI, layout="constrained")
         for ax, (quantity, label) in zip(figure.subplots(1, 2), QUANTITIES.items(), strict=True):
             heights: list[float] = []
             bars: list[float] = []
@@ -395,8 +439,10 @@ def rate_distortion(report: Report) -> Drawn | None:
             ax.plot(at["kl"], at["sse"], "+", color="0.3", markersize=9, zorder=2)
             if len({c.z_dim for c in found}) > 1:
                 end = int(np.flatnonzero(keep)[0])
-                ax.annotate(f"k = {curve.z_dim}", (line["kl"][end], line["sse"][end]), (0, -4), color="0.3",
-                            textcoords="offset points", fontsize=9, ha="right", va="top")  # fmt: skip
+                above = curve.z_dim < max(c.z_dim for c in found)  # the more latents, the lower the curve
+                ax.annotate(f"k = {curve.z_dim}", (line["kl"][end], line["sse"][end]), (0, 4 if above else -4),
+                            color="0.3", textcoords="offset points", fontsize=9, ha="right",
+                            va="bottom" if above else "top")  # fmt: skip
         ax.margins(x=0.06)
         ax.set_ylim(top=min(ax.get_ylim()[1], max(sses) + 0.45 * (max(sses) - min(sses)) + 1))
         ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
@@ -640,7 +686,7 @@ def learning_curves(report: Report) -> Drawn | None:
             _label_ends(ax, ends)
         if axis.key:
             styles = [{"color": COLOURS[i], "linestyle": dashes[i % len(dashes)]} for i in range(len(values))]
-            names = [f"{short(axis.key)} {words(value)}" for value in values]
+            names = [described({axis.key: value}) for value in values]
             _legend(figure, [Line2D([], [], label=n, **s) for n, s in zip(names, styles, strict=True)])
         caption = "Learning curves: means over the batches of an epoch, while the weights change, and over seeds."
         kept = sum(len(cells) for _, cells in shown)

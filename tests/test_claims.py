@@ -226,3 +226,10 @@ def test_a_report_is_found_by_the_command_that_made_it(tmp_path: Path):
     assert found is not None
     assert found.name == "mine"
     assert claims.find(["labels"], tmp_path) is None
+
+
+def test_the_short_trainings_give_way_to_epochs_of_ones_own():
+    assert claims.parts_of(["mnist", "cifar10"], [])["death"] == ["death", "dataset=mnist", "trainer.epochs=2"]
+    own = claims.parts_of(claims.EMBEDDED, ["trainer.epochs=1"])
+    assert all(arguments.count("trainer.epochs=1") == 1 for arguments in own.values())
+    assert all(len([a for a in arguments if a.startswith("trainer.epochs")]) == 1 for arguments in own.values())

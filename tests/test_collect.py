@@ -587,6 +587,7 @@ def test_changes_of_a_reference_are_one_setting_and_the_report_says_where_traini
             lines = ["epoch,train_sse,train_kl,train_loss,beta,x_var,lr", "1,20,2,1,1,1,1", "2,14,0.01,1,1,1,1"]
             (folder / "history.csv").write_text("\n".join([*lines, "3,13,0.06,1,1,1,1"]) + "\n")
     text = collected(tmp_path)
+    assert "![deaths](figures/deaths.png)" in text
     assert "- swept: setting = the reference; lr 0.003; lr 0.01; model.hidden 20, 10; model.init xavier" in text
     assert "- the reference: lr 0.001, model.hidden 400, model.init uniform; every other setting" in text
     deaths = text.partition("## Where training dies")[2].partition("## ")[0]

@@ -70,3 +70,9 @@ def test_the_headline_table_is_that_of_the_linked_report():
     assert len(rows) == 5
     for row in rows:
         assert [cell for cell in row.split("|") if f"|{cell}|" not in reported] == ["", ""], row
+
+
+def test_the_count_of_verdicts_is_that_of_the_claims_report():
+    count = re.search(r"\[(\d+ hold, \d+ do not hold, \d+ are undecided)\]", README)
+    assert count
+    assert count[1] in (ROOT / "outputs" / "reports" / "claims" / "report.md").read_text()
