@@ -202,21 +202,27 @@ def as_a_sweep(configs: Sequence[Config], images: Tensor, labels: Tensor) -> tup
     return [[run.config for run in piece] for piece in stacks(runs, workers)], workers
 
 
+def operands(sizes: Sequence[tuple[int, int, int]], n_runs: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Input, weight and gradient of the output of each layer, of n_runs runs."""
+    gen = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(n_runs, *shape, generator=gen)
+
+    return [(draw(rows, inner), draw(inner, columns), draw(rows, columns)) for rows, inner, columns in sizes]
+
+
 def products(sizes: Sequence[tuple[int, int, int]], n_runs: int) -> Callable[[], int]:
     """The matrix products of a training step alone, by the routine of the layers, one call a run; 50 steps.
 
     Args:
         sizes: rows, inner, columns of each layer's product; the first layer needs no gradient of its input.
     """
-    gen = torch.Generator().manual_seed(0)
-    operands = [
-        tuple(torch.rand(n_runs, *s, generator=gen) for s in ((rows, inner), (inner, columns), (rows, columns)))
-        for rows, inner, columns in sizes
-    ]
+    layers = operands(sizes, n_runs)
 
     def steps() -> int:
         for _ in range(N_IMAGES // BATCH):
-            for i, (x, w, g) in enumerate(operands):
+            for i, (x, w, g) in enumerate(layers):
                 for k in range(n_runs):
                     product(x[k], w[k].t())
                     product(x[k].t(), g[k].t())
@@ -229,15 +235,11 @@ def products(sizes: Sequence[tuple[int, int, int]], n_runs: int) -> Callable[[],
 
 def torch_products(sizes: Sequence[tuple[int, int, int]], n_runs: int) -> Callable[[], int]:
     """The same products by torch's own batched routine, which a stack would take without oneDNN."""
-    gen = torch.Generator().manual_seed(0)
-    operands = [
-        tuple(torch.rand(n_runs, *s, generator=gen) for s in ((rows, inner), (inner, columns), (rows, columns)))
-        for rows, inner, columns in sizes
-    ]
+    layers = operands(sizes, n_runs)
 
     def steps() -> int:
         for _ in range(N_IMAGES // BATCH):
-            for i, (x, w, g) in enumerate(operands):
+            for i, (x, w, g) in enumerate(layers):
                 torch.bmm(x, w)
                 torch.bmm(x.mT, g)
                 if i > 0:
