@@ -76,6 +76,8 @@ def register_schema() -> None:
     """Gives Hydra the typed schema that conf/config.yaml starts from, and the tables of its help."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("help_table", help_table, replace=True)
+    # For an experiment's points: a length that goes with the epochs, whatever these are.
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
 
 
 def typed(cfg: DictConfig) -> Config:
