@@ -27,7 +27,7 @@ from experiments.report import Cell, Report, ReportError, Run, described, read, 
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic
 from experiments.sweeper import plain_text
-from experiments.tables import Rate, escape, interval, metric, number, rate, same
+from experiments.tables import Rate, escape, interval, metric, number, rate, same, signed
 from vae.status import HOLE_ACCURACY
 
 MARGIN = 0.10  # "does not matter": SSE and KL change by less than a tenth,
@@ -68,8 +68,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        met = [part.met for part in self.parts]
-        return FAILS if False in met else OPEN if None in met or not met else HOLDS
+        return {True: HOLDS, False: FAILS, None: OPEN}[both(part.met for part in self.parts)]
 
 
 def mostly(count: int, n: int) -> bool | None:
@@ -127,7 +126,7 @@ def unchanged(name: str, first: Cell, second: Cell) -> Part:
         if not values:
             continue
         change = mean_interval(100 * v for v in values)
-        texts.append(f"{what} {_signed(change)} {'%' if relative else 'points'}")
+        texts.append(f"{what} {signed(change)} {'%' if relative else 'points'}")
         met.append(equivalent(values, margin))
     health = [sum(run.health != "ok" for run in cell.usable) for cell in (first, second)]
     ill = f"; {health[1]} of {len(second.usable)} runs not ok" if health[1] > health[0] else ""
@@ -140,12 +139,7 @@ def differs(name: str, values: Sequence[float], unit: str, *, rises: bool) -> Pa
     """Whether a paired difference has the sign claimed."""
     change = mean_interval(values)
     met = None if not change.excludes_zero else (change.mean > 0) == rises
-    return Part(f"{name} {_signed(change)}{unit}", met)
-
-
-def _signed(value: Interval) -> str:
-    text = interval(value)
-    return text if text.startswith(("-", "–")) else f"+{text}"
+    return Part(f"{name} {signed(change)}{unit}", met)
 
 
 # ---------------------------------------------------------------------------------------------- what was measured
@@ -199,7 +193,7 @@ def one_change(report: Report, key: str) -> list[Cell]:
 
 
 def died(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.usable and run.health in ("dead", "collapsed")]
+    return [run for run in runs if run.usable and run.died]
 
 
 def _means(runs: Sequence[Run], column: str) -> Interval:

@@ -39,7 +39,7 @@ from experiments.report import (
 )
 from experiments.statistics import Interval, mean_interval, paired_interval, rate_difference, wilson_interval
 from experiments.store import RunFolder, write_atomic, write_json
-from experiments.tables import escape, interval, metric, number
+from experiments.tables import escape, interval, metric, number, signed
 from vae.config import ConfigError
 from vae.status import KL_FLOOR
 
@@ -226,13 +226,8 @@ def _effects(report: Report) -> list[str]:
 
 def _change(difference: Interval) -> str:
     if not difference.excludes_zero:
-        return f"no different beyond the interval ({_signed(difference)})"
-    return f"{'higher' if difference.mean > 0 else 'lower'} ({_signed(difference)})"
-
-
-def _signed(difference: Interval) -> str:
-    text = interval(difference)
-    return text if text.startswith("-") else f"+{text}"
+        return f"no different beyond the interval ({signed(difference)})"
+    return f"{'higher' if difference.mean > 0 else 'lower'} ({signed(difference)})"
 
 
 def _generation(report: Report) -> list[str]:
@@ -439,14 +434,15 @@ def _convention(report: Report) -> list[str]:
 def _deaths(report: Report) -> list[str]:
     """Where training ends with nothing in z, how soon, and what the changes of the reference do to its rate."""
 
-    def dead(runs: Iterable[Run]) -> list[Run]:
-        return [run for run in runs if run.health in ("dead", "collapsed")]
-
-    lost = dead(report.usable)
+    lost = [run for run in report.usable if run.died]
     if not lost or len(report.cells) < 2:
         return []
     groups: dict[str, list[str]] = {"always": [], "with some probability": [], "never": []}
-    rates = {id(cell): tables.Rate(len(dead(cell.usable)), len(cell.usable)) for cell in report.cells if cell.usable}
+    rates = {
+        id(cell): tables.Rate(sum(run.died for run in cell.usable), len(cell.usable))
+        for cell in report.cells
+        if cell.usable
+    }
     for cell in report.cells:
         if (found := rates.get(id(cell))) is None:
             continue
@@ -543,7 +539,7 @@ def _headline_notes(report: Report) -> list[str]:
         "Mean ± 95 % interval over seeds (Student's t); n counts the runs with numbers, and n = 1 gives no interval. "
         "Intervals are each for themselves, not corrected for the number of comparisons."
     ]
-    if any(run.health in ("dead", "collapsed") for run in report.usable):
+    if any(run.died for run in report.usable):
         notes.append(
             "The mean of a setting with dead or collapsed runs mixes kinds of run: see Failures and the single runs."
         )

@@ -262,7 +262,7 @@ class XAxis:
 def deaths(report: Report) -> Drawn | None:
     """How often training dies in each setting, where it does in any and there are enough runs to call it a rate."""
     cells = [cell for cell in report.cells if len(cell.usable) >= 5]
-    counts = [sum(run.health in ("dead", "collapsed") for run in cell.usable) for cell in cells]
+    counts = [sum(run.died for run in cell.usable) for cell in cells]
     if len(cells) < 2 or not any(counts):
         return None
     cells, counts = cells[: 2 * MAX_CELLS], counts[: 2 * MAX_CELLS]

@@ -193,6 +193,11 @@ class Run:
         return self._health[0]
 
     @property
+    def died(self) -> bool:
+        """Whether training ended with nothing in z: dead or collapsed."""
+        return self.health in ("dead", "collapsed")
+
+    @property
     def health_reason(self) -> str:
         """The same in a sentence with the figures."""
         return self._health[1]

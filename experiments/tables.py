@@ -179,6 +179,12 @@ def interval(value: Interval) -> str:
     return f"{_fixed(value.mean, places)} ± {_fixed(value.half, places)}"
 
 
+def signed(difference: Interval) -> str:
+    """A difference with its sign: +0.31 ± 0.02."""
+    text = interval(difference)
+    return text if text.startswith(("-", NONE)) else f"+{text}"
+
+
 def _fixed(value: float, places: int) -> str:
     text = f"{round(value, places):.{max(0, places)}f}"
     return text.removeprefix("-") if float(text) == 0 else text
