@@ -87,6 +87,26 @@ def test_constant_planes_in_the_conv_encoder_are_what_the_docstring_says():
     torch.testing.assert_close(net.encode(x, y)[0], expected)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+def test_signed_pixels_are_those_that_the_networks_see(kind: str):
+    c = config(kind, "both")
+    plain = model(resolve(c, (3, 32, 32), 10, []), 0)
+    c.model.pixels = "signed"
+    signed = model(resolve(c, (3, 32, 32), 10, []), 0)  # the same start values
+    x, y, z = torch.rand(1, 5, 3072), torch.arange(5)[None], torch.randn(1, 5, 4)
+    torch.testing.assert_close(signed.encode(x, y), plain.encode(2 * x - 1, y))
+    torch.testing.assert_close(signed.decode(z, y), 0.5 + 0.5 * plain.decode(z, y))
+
+
+def test_signed_pixels_leave_a_sigmoid_output_as_it_is():
+    c = tiny_config(model__output="sigmoid")
+    plain = model(resolve(c, (1, 8, 8), 3, []), 0)
+    c.model.pixels = "signed"
+    signed = model(resolve(c, (1, 8, 8), 3, []), 0)
+    y, z = torch.zeros(1, 5, dtype=torch.int64), torch.randn(1, 5, 4)
+    assert torch.equal(signed.decode(z, y), plain.decode(z, y))
+
+
 def test_sigmoid_output_stays_inside():
     arch = resolve(tiny_config(model__output="sigmoid"), (1, 8, 8), 3, [])
     x_hat = model(arch, 0).decode(100 * torch.randn(1, 50, 4), torch.zeros(1, 50, dtype=torch.int64))

@@ -102,6 +102,13 @@ class Model:
         "last step of the decoder: identity can go below 0, as in study A; sigmoid stays in (0, 1)",
         choices=("identity", "sigmoid"),
     )
+    pixels: str | None = setting(
+        None,
+        "signed: inside the networks a pixel x is 2x - 1, so that grey is 0, which photographs train faster by; "
+        "null: it is as it is",
+        choices=("signed",),
+        optional=("mlp", "conv", "linear"),
+    )
     init: str = setting(
         "uniform",
         "weights at the start: uniform is U(±1/√fan_in) as torch.nn.Linear has it, or kaiming or xavier normal",

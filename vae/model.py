@@ -45,6 +45,7 @@ class Architecture:
     activation: str = "relu"
     output: str = "identity"
     init: str = "uniform"
+    pixels: str | None = None
 
     @property
     def input_dim(self) -> int:
@@ -119,6 +120,7 @@ def resolve(
         activation=m.activation or "relu",
         output=m.output,
         init=m.init,
+        pixels=m.pixels,
     )
 
 
@@ -280,9 +282,15 @@ class ConditionalVAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x, y), (K, B, k) each, of images (K, B, D) in [0, 1] and labels (K, B)."""
-        return self.encoder(x, y)
+        return self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, y)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        """The mean of p(x|z, y), (K, B, D), of latents (K, B, k) and labels (K, B)."""
+        """The mean of p(x|z, y), (K, B, D), of latents (K, B, k) and labels (K, B).
+
+        Where pixels are signed inside the networks it is (h + 1)/2 of the decoder's last layer h; a sigmoid of h has
+        the range of pixels already.
+        """
         x_hat = self.decoder(z, y)
-        return torch.sigmoid(x_hat) if self.arch.output == "sigmoid" else x_hat
+        if self.arch.output == "sigmoid":
+            return torch.sigmoid(x_hat)
+        return (x_hat + 1) / 2 if self.arch.pixels == "signed" else x_hat
