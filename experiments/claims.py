@@ -754,16 +754,13 @@ def parts_of(datasets: Sequence[str], more: Sequence[str]) -> dict[str, list[str
     own = any(a.startswith("trainer.epochs=") for a in more)
     # A run mostly dies in its first hundred steps: 20 epochs of 4,000 digits are 640, 2 of 60,000 are 938.
     short_a = [] if own or datasets[0] == EMBEDDED[0] else ["trainer.epochs=2"]
-    # The photographs' patches only show the way, in a few minutes.
-    short_b = ["trainer.epochs=20"] if datasets[1] == EMBEDDED[1] and not own else []
-    b = ["beta", *data_b, "model=mlp", *short_b]
     return {
         "xvar": ["xvar", *data_a, *more],
         "labels": ["labels", *data_a, *more],
         "training": ["training", *data_a, *more],
         "death": ["death", *data_a, *short_a, *more],
-        "beta": [*b, *more],
-        "beta_sum": [*b, "objective=elbo", "x_var=0.5", "z_dim=100", *more],
+        "beta": ["beta", *data_b, *more],
+        "beta_sum": ["beta", *data_b, "objective=elbo", "x_var=0.5", "z_dim=100", *more],
     }
 
 
