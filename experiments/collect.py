@@ -574,11 +574,11 @@ def _headline_notes(report: Report) -> list[str]:
 
 def _failure_notes(report: Report) -> list[str]:
     notes = [
-        "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite), "
-        "failed (an error), missing (not finished) or unreadable. Of the runs with numbers: dead, the error of a "
-        "dark image, or worse than the mean image's; collapsed, the posterior equals the prior (KL and active units at "
-        "the floor); hole, good reconstructions but samples that are not, by Frechet distance, coverage and class. The "
-        "thresholds are in outputs/README.md; runs.csv says of each run why."
+        "Rates with Wilson's 95 % interval. Without numbers: diverged (the loss or a parameter stopped being finite, "
+        "or the held-out error exceeds D), failed (an error), missing (not finished) or unreadable. Of the runs with "
+        "numbers: dead, the error of a dark image, or worse than the mean image's; collapsed, the posterior equals the "
+        "prior (KL and active units at the floor); hole, good reconstructions but samples that are not, by Frechet "
+        "distance, coverage and class. The thresholds are in outputs/README.md; runs.csv says of each run why."
     ]
     holes = [run for run in report.runs if not run.usable]
     if holes:

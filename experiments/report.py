@@ -118,8 +118,7 @@ def check_complete(content: dict[str, Any], output_dir: str | Path) -> None:
     """Raises SweepFailed, in one line, if a run has no usable result."""
     bad = []
     for row in content["runs"]:
-        result = RunFolder(runs_dir(output_dir) / row["run"]).result()
-        if result is None or result["status"] != "ok":
+        if not read_run(runs_dir(output_dir) / row["run"], {}, "").usable:
             bad.append(row["run"])
     if bad:
         n = len(content["runs"])
@@ -429,7 +428,7 @@ def read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
     status = str(result.get("status"))
     if status == "diverged":
         return run(result, status, f"diverged in epoch {result.get('diverged_epoch')}")
-    numbers = [result.get("test_sse"), result.get("test_kl")]
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-        return run(result, status, "held-out SSE or KL is not a number")
+    condition, reason = health(result)
+    if condition == "diverged":
+        return run(result, condition, reason)
     return run(result, status, "")

@@ -17,7 +17,8 @@ from experiments.statistics import mean_interval
 from tests.test_collect import DATA, write_sweep
 
 ROOT = Path(__file__).parent.parent
-MNIST = {**DATA, "sse_zero": {"train": 88, "test": 88}, "sse_class_means": {"train": 42, "test": 42}}
+MNIST = {**DATA, "image_shape": [1, 28, 28], "sse_zero": {"train": 88, "test": 88}}
+MNIST |= {"sse_class_means": {"train": 42, "test": 42}}
 CIFAR = {**DATA, **claims.CIFAR10, "sse_mean": {"train": 190.0, "test": 190.0}}
 
 

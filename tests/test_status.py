@@ -62,6 +62,7 @@ class Digits:
         labels = None if placement == "none" else y[0]
         row = {
             "status": "ok",
+            "input_dim": stack.arch.input_dim,
             "label_repeat_decoder": stack.arch.decoder_repeat,
             "effective_x_var": x_var,
             "theory_kl_low": min(p.kl for p in theory),
@@ -213,6 +214,7 @@ ROW = {  # of a run on mnist_5k: mlp, x_var 0.1, label in both, 20 epochs
     "status": "ok",
     "test_sse": 15.5,
     "test_kl": 24.5,
+    "input_dim": 784,
     "test_active_units": 20,
     "test_baseline_zero": 88.8,
     "test_baseline_mean": 53.0,
@@ -280,6 +282,9 @@ LOST = {"sample_ffd": 100.0, "sample_coverage": 0.0, "sample_accuracy": 0.0}
         ({"test_kl": 0.0, "test_active_units": 0, "test_sse": 53.3, "test_baseline_zero": 53.1}, "collapsed"),
         ({"test_kl": None}, "diverged"),
         ({"test_sse": float("nan")}, "diverged"),
+        # No answer in the range of pixels has an error above D
+        ({"test_sse": 783.9}, "dead"),
+        ({"test_sse": 784.1}, "diverged"),
     ],
 )
 def test_rows_on_either_side_of_every_threshold(changes: Any, expected: str):

@@ -12,7 +12,8 @@ dead        Not even that was learned: the error is nearer to that of the zero i
 hole        The reconstructions are good and the samples are not: z from the prior falls where the decoder was never
             trained, or never for the class asked for: into the gap between aggregate posterior and prior, which
             diagnostics.py measures.
-diverged    The loss, a parameter or a held-out figure is not a finite number.
+diverged    The loss, a parameter or a held-out figure is not a finite number; or the held-out error exceeds D, each
+            pixel wrong by its whole range, for which exp(logvar) of a single image can suffice.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def status(result: Mapping[str, Any]) -> tuple[str, str]:
     if not (_finite(sse) and _finite(kl)):
         return "diverged", f"held-out SSE {sse} and KL {kl} are not both finite"
     zero, mean = result["test_baseline_zero"], result["test_baseline_mean"]
+    if sse > result["input_dim"]:
+        return "diverged", f"held-out SSE {sse:.3g}, which exceeds D = {result['input_dim']}, each pixel all wrong"
     units = result["test_active_units"]
     floor = max(KL_FLOOR, KL_SHARE * (result["theory_kl_low"] or 0.0))
     told_nothing = kl <= floor and units == 0
