@@ -31,7 +31,7 @@ LISTED = 3  # settings named in one sentence
 # What is said of settings to avoid, the worst first. A run that is not finished is no failure of its setting.
 FAULTS = {
     "failed": "Failed (an error)",
-    "diverged": "Diverged (no finite numbers)",
+    "diverged": "Diverged (no usable numbers)",
     "dead": "Dead (no better than a dark image or the mean image)",
     "collapsed": "Collapsed (the posterior equals the prior)",
     "hole": "Hole (good reconstructions, bad samples)",

@@ -249,7 +249,7 @@ def test_failures_are_grouped_by_what_they_share(tmp_path: Path):
     (found,) = advice.advise(read("trial", tmp_path))
     assert found.avoid == [
         "Failed (an error): x_var 3 (3 of 3 runs, 44–100 %).",
-        "Diverged (no finite numbers): x_var 1, lr 0.1 (3 of 3 runs, 44–100 %); x_var 0.1, lr 0.1 (3 of 3 runs, "
+        "Diverged (no usable numbers): x_var 1, lr 0.1 (3 of 3 runs, 44–100 %); x_var 0.1, lr 0.1 (3 of 3 runs, "
         "44–100 %).",
         "Dead (no better than a dark image or the mean image): x_var 1, lr 0.01 (3 of 3 runs, 44–100 %).",
     ]

@@ -193,6 +193,7 @@ def test_image_folder_reads_suffixes_in_capitals_and_a_single_class(tmp_path: Pa
     save(tmp_path / "test/all/B.Bmp", noise(1, 8, 8))
     grey = data.load(folder_config(tmp_path, channels=1))
     assert grey.n_classes == 1
+    assert grey.source == f"{tmp_path}: its own split, .bmp, .png files, resized to 8x8, grey"
     assert np.array_equal(grey.train_x.numpy(), noise(0, 1, 1, 8, 8))
     assert np.array_equal(grey.test_x.numpy(), noise(1, 1, 1, 8, 8))
 

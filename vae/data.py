@@ -576,7 +576,11 @@ def _image_folder(config: Dataset) -> ImageData:
         (pixels[split], np.repeat([classes.index(name) for name in listing], [len(f) for f in listing.values()]))
         for split, listing in splits.items()
     )
-    source = f"{root}: its own split, resized to {size}x{size}, {'grey' if channels == 1 else 'colour'}"
+    suffixes = {
+        os.path.splitext(f[0])[1].lower() for listing in splits.values() for files in listing.values() for f in files
+    }
+    kinds = ", ".join(sorted(suffixes))
+    source = f"{root}: its own split, {kinds} files, resized to {size}x{size}, {'grey' if channels == 1 else 'colour'}"
     return _image_data(root.resolve().name, source, train, test, classes)
 
 
