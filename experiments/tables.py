@@ -19,6 +19,7 @@ import numpy as np
 from experiments.report import NONE, Cell, Report, Run, short, words
 from experiments.statistics import Interval, mean_interval, paired_interval, wilson_interval
 from vae import linear_theory
+from vae.conventions import study_columns
 
 # Column of result.json -> heading, for the tables of one line a cell.
 STUDY_COLUMNS = {
@@ -221,6 +222,16 @@ def theory(cell: Cell, quantity: str) -> Range | None:
     return None if math.isnan(low) else Range(low, high)
 
 
+def study_theory(cell: Cell, column: str) -> Range | None:
+    """The closed form's figure in a study's column."""
+    kl, sse = theory(cell, "kl"), theory(cell, "sse")
+    if kl is None or sse is None:
+        return None
+    sizes = cell.mean("input_dim"), cell.mean("z_dim")
+    low, high = (study_columns(*ends, *sizes)[column] for ends in ((sse.low, kl.low), (sse.high, kl.high)))
+    return Range(low, high)
+
+
 def published(report: Report, cell: Cell) -> dict[str, Any]:
     """The rows of the study's table that belong to a cell, as one: its figures by column, and our note.
 
@@ -289,8 +300,12 @@ def headline(report: Report) -> Table:
     }
     for objective in report.objectives:
         for column, heading in STUDY_COLUMNS[objective].items():
+            name = heading.split(" (")[0]
             columns[column] = (heading, _where(report, objective, mean(f"test_{column}")))
-            columns[f"published_{column}"] = (f"{heading.split(' (')[0]}, published", quoted(column))
+            if any(column in row for row in report.manifest["study"]["published"]):
+                closed_form = _where(report, objective, lambda c, column=column: study_theory(c, column))
+                columns[f"theory_{column}"] = (f"{name}, closed form", closed_form)
+            columns[f"published_{column}"] = (f"{name}, published", quoted(column))
     columns["published_note"] = ("the study, in our words", quoted("note"))
     return by_cell(report, "headline", "KLD and R-loss on held-out images", columns)
 

@@ -156,6 +156,9 @@ def test_published_rows_match_fixed_settings_and_points(tmp_path: Path):
     rows = {row["z_dim.value"]: row for row in as_dicts(tables.headline(report))}
     assert (rows["10"]["published_kld_loss"], rows["10"]["published_r_loss"]) == ("80", "3.0")
     assert rows["5"]["published_kld_loss"] == ""
+    kl, sse = (float(rows["10"][f"theory_{name}_low"]) for name in ("kl", "sse"))
+    assert float(rows["10"]["theory_kld_loss_low"]) == pytest.approx(128 * kl / 10)
+    assert float(rows["10"]["theory_r_loss_low"]) == pytest.approx(128 * sse / 64)
     assert "kl_offset" not in rows["10"]
     study = {"published": [{"label_placement": "both", "note": "the default"}]}
     write_sweep(tmp_path, "other", {"seed": [0, 1]}, study=study)
@@ -220,7 +223,7 @@ def test_failures_are_counted_by_kind(tmp_path: Path):
 
     report = sweep(tmp_path, params={"x_var.value": [0.1], "seed": range(9)}, change=change)
     row = as_dicts(tables.failures(report))[0]
-    assert [row[k] for k in ("runs", "missing", "failed", "diverged", "unreadable")] == ["9", "1", "1", "1", "1"]
+    assert [row[k] for k in ("runs", "missing", "failed", "diverged", "unreadable")] == ["9", "1", "1", "2", "1"]
     assert (row["unusable"], row["unusable_n"]) == ("5", "9")
     assert (row["collapsed"], row["dead"], row["hole"], row["dead_n"]) == ("1", "1", "0", "4")
     low, high = stats.binomtest(5, 9).proportion_ci(0.95, method="wilson")

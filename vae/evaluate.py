@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae import objective
+from vae import conventions, objective
 from vae.layers import generator
 from vae.stack import Stack
 from vae.train import pixels
@@ -27,7 +27,7 @@ def evaluate(stack: Stack, images: Tensor, labels: Tensor) -> list[dict[str, Any
     Returns:
         A dictionary a run: `sse` with z sampled and `sse_mean` with z = mu (squared error), `kl` (nats), `kl_per_dim`
         (k nats), `active_units`, `loss`, `elbo`, `elbo_per_dim`, `bits_per_dim`, and the studies' columns `kl_offset`,
-        `r_half_sse`, `kld_loss`, `r_loss` (see objective.py).
+        `r_half_sse`, `kld_loss`, `r_loss` (see conventions.py).
     """
     arch, n_runs, n_images = stack.arch, stack.n_runs, len(images)
     noise = [generator(c.seed, "evaluate", stack.device) for c in stack.configs]
@@ -89,6 +89,6 @@ def metrics(
         "kl_per_dim": kl_per_dim,
         "active_units": active_units,
         "loss": value,
-        **objective.normalised_elbo(sse, kl, variance, input_dim),
-        **objective.study_columns(sse, kl, input_dim, z_dim),
+        **conventions.normalised_elbo(sse, kl, variance, input_dim),
+        **conventions.study_columns(sse, kl, input_dim, z_dim),
     }

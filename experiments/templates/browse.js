@@ -268,14 +268,18 @@ function browse(data) {
   /** The closed forms of these runs; each has its number of latent dimensions at its end among them. */
   function curveTraces(drawn, highestKl, leastSse) {
     const styles = new Set();
+    const ends = []; // where two curves of one k end together, one of them is labelled
     return [...new Set(drawn.flatMap((run) => run.curves))].map((i) => {
       const { name, title, k, dash, kl, sse } = data.curves[i];
       const end = kl.findIndex((x, j) => x <= highestKl && sse[j] >= leastSse);
       const first = !styles.has(name);
+      const close = (a, b) => Math.abs(a - b) < 0.05 * Math.max(a, b);
+      const label = ends.some((e) => e.k === k && close(e.kl, kl[end]) && close(e.sse, sse[end])) ? "" : `k = ${k}`;
+      ends.push({ k, kl: kl[end], sse: sse[end] });
       styles.add(name);
       return {
         x: kl, y: sse, name, mode: "lines+text", textposition: "bottom left", textfont: { color: colour("quiet") },
-        text: kl.map((_, j) => (j === end ? `k = ${k}` : "")), hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
+        text: kl.map((_, j) => (j === end ? label : "")), hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
         line: { dash, color: colour("quiet"), width: 1.6 }, legendgroup: name, showlegend: first,
       };
     });
