@@ -98,6 +98,18 @@ def test_signed_pixels_are_those_that_the_networks_see(kind: str):
     torch.testing.assert_close(signed.decode(z, y), 0.5 + 0.5 * plain.decode(z, y))
 
 
+@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+def test_logvar_is_bounded_above_and_as_it_was_below(kind: str):
+    c = config(kind, "both")
+    plain = model(resolve(c, (3, 32, 32), 10, []), 0)
+    c.model.logvar_max = 0.05
+    bounded = model(resolve(c, (3, 32, 32), 10, []), 0)
+    x, y = 30 * torch.randn(1, 50, 3072), torch.arange(50)[None] % 10
+    mu, logvar = plain.encode(x, y)
+    assert kind == "linear" or logvar.max() > 0.05 > logvar.min()
+    torch.testing.assert_close(bounded.encode(x, y), (mu, torch.minimum(logvar, torch.tensor(0.05))))
+
+
 def test_signed_pixels_leave_a_sigmoid_output_as_it_is():
     c = tiny_config(model__output="sigmoid")
     plain = model(resolve(c, (1, 8, 8), 3, []), 0)

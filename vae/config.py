@@ -109,6 +109,14 @@ class Model:
         choices=("signed",),
         optional=("mlp", "conv", "linear"),
     )
+    logvar_max: float | None = setting(
+        None,
+        "upper bound of the encoder's logvar (the prior's is 0): without one a single odd image can make training "
+        "diverge, by exp(logvar)",
+        gt=0,
+        le=50,
+        optional=("mlp", "conv", "linear"),
+    )
     init: str = setting(
         "uniform",
         "weights at the start: uniform is U(±1/√fan_in) as torch.nn.Linear has it, or kaiming or xavier normal",

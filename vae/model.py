@@ -46,6 +46,7 @@ class Architecture:
     output: str = "identity"
     init: str = "uniform"
     pixels: str | None = None
+    logvar_max: float | None = None
 
     @property
     def input_dim(self) -> int:
@@ -121,6 +122,7 @@ def resolve(
         output=m.output,
         init=m.init,
         pixels=m.pixels,
+        logvar_max=m.logvar_max,
     )
 
 
@@ -282,7 +284,8 @@ class ConditionalVAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x, y), (K, B, k) each, of images (K, B, D) in [0, 1] and labels (K, B)."""
-        return self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, y)
+        mu, logvar = self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, y)
+        return mu, logvar if self.arch.logvar_max is None else logvar.clamp(max=self.arch.logvar_max)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """The mean of p(x|z, y), (K, B, D), of latents (K, B, k) and labels (K, B).
