@@ -465,18 +465,19 @@ def rate_distortion(report: Report) -> Drawn | None:
 def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> bool:
     """Writes the main setting's value beside each cell, once where cells of one value lie together.
 
-    Labels keep clear of each other and of the closed form, and cells of one line that lie too close together for labels
-    have none.
+    Labels stay inside and clear of each other, and of the closed form and markers as far as they can; cells of one line
+    that lie too close together for labels have none.
 
     Returns:
         Whether there is any label.
     """
     assert report.main is not None
     figure.draw_without_rendering()  # so that the axes have their place
-    labels: list[tuple[float, float]] = []  # in pixels
+    labels: list[Box] = []
     drawn = [line.get_xydata() for line in ax.get_lines() if line.get_linestyle() != "None"]
     curve = np.concatenate([ax.transData.transform(xy) for xy in drawn]) if drawn else np.empty((0, 2))  # in pixels
     named: list[tuple[str, float, float]] = []  # cells that have a label, in pixels
+    runs = [ax.transData.transform((run.value("test_kl"), run.value("test_sse"))) for run in report.usable]
     for _, cells in lines:
         usable = [cell for cell in cells if cell.usable]
         points = [ax.transData.transform((c.mean("test_kl"), c.mean("test_sse"))) for c in usable]
@@ -486,16 +487,20 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
                 continue
             if sum(math.hypot(a - x, b - y) < 40 for a, b in points) > 1:  # itself, and a neighbour
                 continue
-            for offset in ((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46)):
-                at = x + offset[0] + math.copysign(6 * len(text), offset[0]), y + offset[1]
-                hit = (abs(curve - at) < (8 * len(text), 14)).all(axis=1).any()
-                if not hit and all(abs(at[0] - a) > 14 * len(text) or abs(at[1] - b) > 24 for a, b in labels):
-                    break
-            labels.append(at)
-            named.append((text, x, y))
-            place = offset[0] * 72 / figure.dpi, offset[1] * 72 / figure.dpi
-            ax.annotate(text, (cell.mean("test_kl"), cell.mean("test_sse")), place, textcoords="offset points",
-                        fontsize=9, ha="left" if offset[0] > 0 else "right", va="center", zorder=5)  # fmt: skip
+            width = 10.5 * len(text)
+            free: list[tuple[int, int, Box]] = []  # how much it covers, the place, the box
+            for place, (dx, dy) in enumerate(((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46))):
+                left = x + dx - (width if dx < 0 else 0)
+                box = (left, y + dy - 11, left + width, y + dy + 11)
+                crossed = ((curve > box[:2]) & (curve < box[2:])).all(axis=1).any()
+                covered = 100 * crossed + sum(_meet(box, (a - 8, b - 8, a + 8, b + 8)) for a, b in runs)
+                if _inside(ax, box) and not any(_meet(box, other) for other in labels):
+                    free.append((int(covered), place, box))
+            if free:
+                _, _, box = min(free)
+                labels.append(box)
+                named.append((text, x, y))
+                _write(ax, text, box)
     return bool(labels)
 
 
@@ -610,16 +615,24 @@ def _label_options(figure: Figure, ax: Axes, advice: Advice) -> None:
             shift = 8 if i == advice.pick else 0  # for the ring
             left = x + dx + side * shift + (side - 1) / 2 * 10.5 * len(names[i])
             box = (left, y + dy - 11, left + 10.5 * len(names[i]), y + dy + 11)
-            inside = ax.bbox.x0 <= box[0] and box[2] <= ax.bbox.x1 and ax.bbox.y0 <= box[1] and box[3] <= ax.bbox.y1
             hidden = sum(_meet(box, other) for other in taken)
-            if inside and (not hidden or i == advice.pick):
+            if _inside(ax, box) and (not hidden or i == advice.pick):
                 free.append((100 * hidden + sum(_meet(box, other) for other in light), place, box))
         if free:
             _, _, box = min(free)
             taken.append(box)
-            middle = ax.transData.inverted().transform(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
-            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-            ax.annotate(names[i], tuple(middle), fontsize=9, ha="center", va="center", zorder=5, bbox=behind)
+            _write(ax, names[i], box)
+
+
+def _inside(ax: Axes, box: Box) -> bool:
+    return ax.bbox.x0 <= box[0] and box[2] <= ax.bbox.x1 and ax.bbox.y0 <= box[1] and box[3] <= ax.bbox.y1
+
+
+def _write(ax: Axes, text: str, box: Box) -> None:
+    """A label in a box in pixels."""
+    middle = ax.transData.inverted().transform(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+    ax.annotate(text, tuple(middle), fontsize=9, ha="center", va="center", zorder=5, bbox=behind)
 
 
 def _meet(a: Box, b: Box) -> bool:
