@@ -451,7 +451,7 @@ def rate_distortion(report: Report) -> Drawn | None:
             Line2D([], [], linestyle="none", label=line_label(r), **_style(i)) for i, (r, _) in enumerate(lines) if r
         ]
         if report.main and _label_cells(figure, ax, report, lines):
-            handles.append(Line2D([], [], linestyle="none", label=f"(numbers: {short(report.main)})"))
+            handles.append(Line2D([], [], linestyle="none", label=f"(labels: {short(report.main)})"))
         cross = Line2D([], [], color="0.3", marker="+", linestyle="none", label="closed form at the same settings")
         _legend(figure, [*handles, *_closed_form_legend(found), cross])
         caption = (
@@ -465,8 +465,8 @@ def rate_distortion(report: Report) -> Drawn | None:
 def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]]) -> bool:
     """Writes the main setting's value beside each cell, once where cells of one value lie together.
 
-    Labels stay inside and clear of each other, and of the closed form and markers as far as they can; cells of one line
-    that lie too close together for labels have none.
+    Labels stay inside, clear of each other and of other cells' markers, and of the closed form as far as they can.
+    Where there is no room for one, or cells of one line lie too close together, there is none.
 
     Returns:
         Whether there is any label.
@@ -477,7 +477,7 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
     drawn = [line.get_xydata() for line in ax.get_lines() if line.get_linestyle() != "None"]
     curve = np.concatenate([ax.transData.transform(xy) for xy in drawn]) if drawn else np.empty((0, 2))  # in pixels
     named: list[tuple[str, float, float]] = []  # cells that have a label, in pixels
-    runs = [ax.transData.transform((run.value("test_kl"), run.value("test_sse"))) for run in report.usable]
+    runs = [(run, ax.transData.transform((run.value("test_kl"), run.value("test_sse")))) for run in report.usable]
     for _, cells in lines:
         usable = [cell for cell in cells if cell.usable]
         points = [ax.transData.transform((c.mean("test_kl"), c.mean("test_sse"))) for c in usable]
@@ -492,10 +492,11 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
             for place, (dx, dy) in enumerate(((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46))):
                 left = x + dx - (width if dx < 0 else 0)
                 box = (left, y + dy - 11, left + width, y + dy + 11)
-                crossed = ((curve > box[:2]) & (curve < box[2:])).all(axis=1).any()
-                covered = 100 * crossed + sum(_meet(box, (a - 8, b - 8, a + 8, b + 8)) for a, b in runs)
-                if _inside(ax, box) and not any(_meet(box, other) for other in labels):
-                    free.append((int(covered), place, box))
+                crossed = int(((curve > box[:2]) & (curve < box[2:])).all(axis=1).any())
+                hidden = [run for run, (a, b) in runs if _meet(box, (a - 8, b - 8, a + 8, b + 8))]
+                others = any(run not in cell.runs for run in hidden) or any(_meet(box, other) for other in labels)
+                if _inside(ax, box) and not others:
+                    free.append((100 * crossed + len(hidden), place, box))
             if free:
                 _, _, box = min(free)
                 labels.append(box)
