@@ -63,11 +63,15 @@ def test_reports_and_pictures_are_small_enough_to_be_kept():
     assert [p.name for p in kept if p.stat().st_size > 300 * 1024] == []
 
 
-def test_the_headline_table_is_that_of_the_linked_report():
-    table = README[README.index("| x_var | KL (nats)") : README.index("Held-out images, mean")]
-    reported = (ROOT / "outputs" / "reports" / "xvar-mnist" / "report.md").read_text()
+@pytest.mark.parametrize(
+    ("first_column", "name", "n_rows"),
+    [("x_var | KL (nats)", "xvar-mnist", 5), ("z_dim | beta", "beta-cifar10-jpeg", 8)],
+)
+def test_a_headline_table_is_that_of_the_linked_report(first_column: str, name: str, n_rows: int):
+    table = README[README.index(f"| {first_column}") :].split("\n\n")[0]
+    reported = (ROOT / "outputs" / "reports" / name / "report.md").read_text()
     rows = [line for line in table.splitlines()[2:] if line]
-    assert len(rows) == 5
+    assert len(rows) == n_rows
     for row in rows:
         assert [cell for cell in row.split("|") if f"|{cell}|" not in reported] == ["", ""], row
 

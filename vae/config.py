@@ -111,8 +111,8 @@ class Model:
     )
     logvar_max: float | None = setting(
         None,
-        "upper bound of the encoder's logvar (the prior's is 0): without one a single odd image can make training "
-        "diverge, by exp(logvar)",
+        "upper bound of the encoder's logvar (the prior's is 0): without one a single odd image can throw training "
+        "off, by exp(logvar)",
         gt=0,
         le=50,
         optional=("mlp", "conv", "linear"),
