@@ -27,8 +27,7 @@ from experiments.report import Cell, Report, ReportError, Run, described, read, 
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic
 from experiments.sweeper import plain_text
-from experiments.tables import Rate, escape, interval, metric, number, rate, same, signed
-from vae.conventions import study_columns
+from experiments.tables import Rate, escape, interval, metric, number, rate, same, shown, signed, study_theory
 from vae.status import HOLE_ACCURACY
 
 MARGIN = 0.10  # "does not matter": SSE and KL change by less than a tenth,
@@ -446,8 +445,7 @@ def b1(index: int) -> Callable[[Studies], Finding]:
             parts.append(
                 Part("these are not CIFAR-10's images, so the figures cannot be held against each other", None)
             )
-        columns = study_columns(c.mean("theory_sse_low"), c.mean("theory_kl_low"), c.mean("input_dim"), c.mean("z_dim"))
-        theory = f"KLD {number(columns['kld_loss'], 3)}, R {number(columns['r_loss'], 3)}."
+        theory = f"KLD {shown(study_theory(c, 'kld_loss'))}, R {shown(study_theory(c, 'r_loss'))}."
         near = min((other for other in report.cells if other.usable), key=lambda other: _distance(other, row))
         study = ""
         if near is not c and is_cifar10(report):

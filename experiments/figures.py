@@ -487,11 +487,9 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
                 continue
             if sum(math.hypot(a - x, b - y) < 40 for a, b in points) > 1:  # itself, and a neighbour
                 continue
-            width = 10.5 * len(text)
             free: list[tuple[int, int, Box]] = []  # how much it covers, the place, the box
             for place, (dx, dy) in enumerate(((18, 22), (-18, -24), (18, -24), (-18, 22), (18, 46))):
-                left = x + dx - (width if dx < 0 else 0)
-                box = (left, y + dy - 11, left + width, y + dy + 11)
+                box = _box(text, x + dx, y + dy, 1 if dx > 0 else -1)
                 crossed = int(((curve > box[:2]) & (curve < box[2:])).all(axis=1).any())
                 hidden = [run for run, (a, b) in runs if _meet(box, (a - 8, b - 8, a + 8, b + 8))]
                 others = any(run not in cell.runs for run in hidden) or any(_meet(box, other) for other in labels)
@@ -614,8 +612,7 @@ def _label_options(figure: Figure, ax: Axes, advice: Advice) -> None:
         free: list[tuple[int, int, Box]] = []  # how much it covers, the place, the box
         for place, (side, dx, dy) in enumerate(PLACES):
             shift = 8 if i == advice.pick else 0  # for the ring
-            left = x + dx + side * shift + (side - 1) / 2 * 10.5 * len(names[i])
-            box = (left, y + dy - 11, left + 10.5 * len(names[i]), y + dy + 11)
+            box = _box(names[i], x + dx + side * shift, y + dy, side)
             hidden = sum(_meet(box, other) for other in taken)
             if _inside(ax, box) and (not hidden or i == advice.pick):
                 free.append((100 * hidden + sum(_meet(box, other) for other in light), place, box))
@@ -627,6 +624,13 @@ def _label_options(figure: Figure, ax: Axes, advice: Advice) -> None:
 
 def _inside(ax: Axes, box: Box) -> bool:
     return ax.bbox.x0 <= box[0] and box[2] <= ax.bbox.x1 and ax.bbox.y0 <= box[1] and box[3] <= ax.bbox.y1
+
+
+def _box(text: str, x: float, y: float, side: int) -> Box:
+    """Of a label that starts at x (side 1), ends there (-1) or has it in the middle (0); y is its middle."""
+    width = 10.5 * len(text)
+    left = x + (side - 1) / 2 * width
+    return (left, y - 11, left + width, y + 11)
 
 
 def _write(ax: Axes, text: str, box: Box) -> None:

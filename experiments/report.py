@@ -425,10 +425,5 @@ def read_run(path: Path, settings: dict[str, Any], dataset_hash: str) -> Run:
     version = result.get("schema_version") if isinstance(result, dict) else None
     if version != SCHEMA_VERSION:
         return run(None, "unreadable", f"result.json has schema_version {version}, this program reads {SCHEMA_VERSION}")
-    status = str(result.get("status"))
-    if status == "diverged":
-        return run(result, status, f"diverged in epoch {result.get('diverged_epoch')}")
     condition, reason = health(result)
-    if condition == "diverged":
-        return run(result, condition, reason)
-    return run(result, status, "")
+    return run(result, condition, reason) if condition == "diverged" else run(result, "ok", "")

@@ -337,6 +337,38 @@ def test_findings_name_the_failing_settings(tmp_path: Path):
     assert "| 1 | 1 of 2 |" in text
 
 
+@pytest.mark.parametrize(
+    ("excess", "said"),
+    [
+        ([[-0.1, -0.1, -0.1], [-0.1, -0.1, -0.1]], "At equal KL no run has more training error than the linear"),
+        (
+            [[-0.1, -0.1, -0.1], [-0.1, -0.2, 0.046]],
+            "At equal KL no setting has more training error than the linear closed form beyond its interval, but 1 of "
+            "6 runs has, at x_var 0.1, seed 2, by 4.6 %.",
+        ),
+        (
+            [[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]],
+            "At equal KL 2 of 2 settings have more training error than the linear closed form, the most at x_var 0.1, "
+            "by 20 %: what PCA knows has not been learned there",
+        ),
+        (
+            [[0.1, 0.1, 0.1], [-0.3, 0.02, 0.03]],
+            "At equal KL 1 of 2 settings has more training error than the linear closed form, at x_var 1, by 10 %: "
+            "what PCA knows has not been learned there, and better training would gain. Of the other settings 2 runs "
+            "have too, the most at x_var 0.1, seed 2, by 3.0 %.",
+        ),
+    ],
+)
+def test_findings_name_the_settings_and_runs_above_the_closed_form(tmp_path: Path, excess: list, said: str):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        share = excess[settings["x_var.value"] == 0.1][settings["seed"]]
+        # The placement is `both`, whose closed form the row carries, at the KL of the optimum.
+        return row | {"train_kl": row["theory_kl_low"], "train_sse": row["theory_sse_low"] * (1 + share)}
+
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1, 2]}, change=change)
+    assert said in collected(tmp_path)
+
+
 def test_a_report_of_failures_alone_appears_and_says_so(tmp_path: Path):
     write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}, change=lambda settings, row: "Boom: no")
     text = collected(tmp_path)

@@ -300,6 +300,30 @@ def test_curve_is_the_optimum_at_each_t(seed: int, z_dim: int) -> None:
     assert sse.ravel() == pytest.approx([p.sse for p in points])
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("z_dim", [1, 4, 12])
+def test_distortion_is_the_sse_of_the_optimum_of_that_kl(seed: int, z_dim: int) -> None:
+    eigenvalues = make_data(seed).eigenvalues
+    for t in [*np.geomspace(1e-9, 10, 40), *eigenvalues]:
+        point = theory.optimum(eigenvalues, t, z_dim)
+        assert theory.distortion(eigenvalues, point.kl, z_dim) == pytest.approx(point.sse, rel=1e-9)
+
+
+def test_distortion_by_hand() -> None:
+    assert theory.distortion([4.0, 1.0, 0.25], 0.5 * math.log(4), 2) == pytest.approx(1 + 1 + 0.25)  # t = 1
+    assert theory.distortion([4.0, 1.0, 0.25], 0.5 * math.log(16), 2) == pytest.approx(0.5 + 0.5 + 0.25)  # t = 1/2
+    assert theory.distortion([4.0, 1.0, 0.25], 0.5 * math.log(16), 1) == pytest.approx(0.25 + 1 + 0.25)  # t = 1/4
+    assert theory.distortion([1.0, 4.0, 0.25], 0.0, 2) == pytest.approx(5.25)
+    assert theory.distortion([2.0, 0.0, 0.0], 0.5 * math.log(2), 3) == pytest.approx(1.0)
+    assert theory.distortion([0.0, 0.0], 1.0, 2) == 0.0
+
+
+@pytest.mark.parametrize("kl", [-0.1, math.nan, math.inf])
+def test_distortion_at_no_kl_is_refused(kl: float) -> None:
+    with pytest.raises(ValueError, match="kl="):
+        theory.distortion([1.0], kl, 1)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # learned x_var
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from test_collect import Change, write_sweep
+from test_collect import SPECTRUM, WITHIN, Change, write_sweep
 
 from experiments import tables
 from experiments.report import Report, read, words
@@ -232,9 +232,9 @@ def test_failures_are_counted_by_kind(tmp_path: Path):
     assert "schema_version 99" in next(r.reason for r in report.runs if r.seed == 5)
 
 
-def test_gap_is_taken_within_runs(tmp_path: Path):
+def test_the_gap_is_taken_within_runs(tmp_path: Path):
     report = sweep(tmp_path, params={"x_var.value": [0.1], "seed": [0, 1, 2]})
-    row = as_dicts(tables.gap(report))[0]
+    row = as_dicts(tables.training(report))[0]
     assert float(row["gap_sse"]) == pytest.approx(0.5)  # the same in each run, though the runs differ
     assert float(row["gap_sse_high"]) - float(row["gap_sse_low"]) == pytest.approx(0, abs=1e-9)
     assert float(row["gap_kl"]) == pytest.approx(0)
@@ -263,12 +263,20 @@ def test_generation_columns_appear_where_there_are_any(tmp_path: Path):
     assert "sample_accuracy" in as_dicts(tables.marginal(report, "label_placement"))[0]
 
 
-def test_closed_form_at_a_given_kl():
-    data = {"eigenvalues": [4.0, 1.0, 0.25], "eigenvalues_within": [2.0, 0.5, 0.1]}
-    # t = 1: KL = ln(4)/2, SSE = 1 + 1 + 0.25
-    assert tables.closed_form_sse(data, "none", 2, 0.5 * math.log(4)) == pytest.approx(2.25, rel=1e-3)
-    # within class, t = 0.5: KL = ln(4)/2, SSE = 0.5 + 0.5 + 0.1
-    assert tables.closed_form_sse(data, "both", 2, 0.5 * math.log(4)) == pytest.approx(1.1, rel=1e-3)
+def test_training_error_is_held_against_the_closed_form_of_the_same_kl(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        # by hand at t = 1
+        spectrum = WITHIN if settings["label_placement"] == "both" else SPECTRUM
+        active = [v for v in spectrum if v > 1]
+        kl = sum(0.5 * math.log(v) for v in active)
+        sse = len(active) + sum(v for v in spectrum if v <= 1)
+        return row | {"train_kl": kl, "train_sse": sse * (1.1 if settings["seed"] else 0.9), "test_sse": 9.0}
+
+    report = sweep(tmp_path, params={"label_placement": ["both", "none"], "seed": [0, 1]}, change=change)
+    for row in as_dicts(tables.training(report)):
+        ratios = [float(row[f"against_theory{end}"]) for end in ("", "_low", "_high")]
+        assert ratios[0] == pytest.approx(1)
+        assert ratios[2] - ratios[0] == pytest.approx(stats.t.ppf(0.975, 1) * 0.1)
 
 
 def test_runs_csv_has_a_row_a_run_and_every_scalar(tmp_path: Path):

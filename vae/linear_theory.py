@@ -103,6 +103,36 @@ def curve(eigenvalues: ArrayLike, ts: ArrayLike, z_dim: int) -> tuple[NDArray[np
     return kl, sse
 
 
+def distortion(eigenvalues: ArrayLike, kl: float, z_dim: int) -> float:
+    """The SSE of the linear VAE that has this KL: where the rate-distortion curve of `optimum` passes.
+
+    With m components active, KL = sum of ½·ln(l_i/t) for i <= m gives t, and m is the number for which t lies below
+    l_m but not below l_(m+1): reverse water-filling (Cover & Thomas 2006, theorem 10.3.3).
+
+    Args:
+        eigenvalues: shape (n,), as for `optimum`.
+        kl: nats per image.
+        z_dim: latent dimensions.
+
+    Returns:
+        squared error per image, z sampled. With no variance at all it is 0.0 at any KL.
+
+    Raises:
+        ValueError: if kl is not finite and >= 0, z_dim < 1, or the eigenvalues are no spectrum.
+    """
+    spectrum = _spectrum(eigenvalues)
+    if not (math.isfinite(kl) and kl >= 0):
+        raise ValueError(f"kl={kl}: not a finite number >= 0")
+    _check_z_dim(z_dim)
+    coded = spectrum[:z_dim]
+    coded = coded[coded > 0]
+    if not coded.size:
+        return float(spectrum.sum())
+    ts = np.exp((np.log(coded).cumsum() - 2 * kl) / np.arange(1, coded.size + 1))  # the t of each m
+    m = int(np.argmax(ts >= np.append(coded[1:], 0.0)))
+    return float((m + 1) * ts[m] + spectrum[m + 1 :].sum())
+
+
 def critical_x_var(eigenvalues: ArrayLike) -> float:
     """The largest eigenvalue l_1: at effective variance t >= l_1 a linear decoder certainly collapses (KL = 0).
 
