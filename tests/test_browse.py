@@ -240,6 +240,8 @@ def index(browser: Any, site: SimpleNamespace) -> Iterator[Any]:
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get(site.url)
+    # On a busy machine `get` can return before the page's script has run.
+    wait(browser, "document.querySelectorAll('#table tbody tr').length === 10 && document.getElementById('plot').data")
     yield browser
     assert browser.execute_script("return window.hurt") is None
     assert [entry["message"] for entry in browser.get_log("browser")] == []
@@ -456,7 +458,7 @@ def test_dark_mode_and_a_phone(index: Any, site: SimpleNamespace):
     try:
         for page in (site.url, (site.path / "pages" / f"{site.folders[0].name}.html").as_uri()):
             index.get(page)
-            assert js(index, "document.documentElement.scrollWidth") <= 390  # wide tables scroll by themselves
+            wait(index, "document.documentElement.scrollWidth <= 390")  # wide tables scroll by themselves
     finally:
         index.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         index.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
