@@ -979,7 +979,8 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> Drawn | None:
                 ax.plot(
                     *_columns(points), PLACEMENTS[placement], color=colours[k], markerfacecolor="none", markersize=5
                 )
-            grid = np.geomspace(min(ts) / 1.5, max(ts) * 1.5, 300)
+            room = max(1.5, (max(ts) / min(ts)) ** 0.25)  # on the left, for the names of the curves
+            grid = np.geomspace(min(ts) / room, max(ts) * 1.5, 300)
             for c in drawn:
                 y = c.at(report, grid)[quantity]
                 ax.plot(grid, y, linestyle=CLOSED_FORM[c.kind][0], color=colours[c.z_dim])
