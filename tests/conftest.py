@@ -1,10 +1,20 @@
 """Data small enough that a test trains on it in a blink."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode
+from omegaconf import OmegaConf
 
+from experiments import cli
 from vae.config import Config
 from vae.data import ImageData
 
@@ -61,3 +71,14 @@ def tiny_config(**changes: object) -> Config:
         else:
             setattr(config, group, value)
     return config
+
+
+def composed(arguments: Sequence[str]) -> tuple[Sweeper, Any]:
+    """The sweeper of a command line's words, and the words that it is handed: what Hydra makes of them."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
+    cfg.hydra.mode = RunMode.MULTIRUN
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=lambda cfg: None, config=cfg)
+    return sweeper, OmegaConf.to_object(cfg.hydra.overrides.task)

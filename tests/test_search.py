@@ -13,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import cli, report, sweep
@@ -26,7 +21,7 @@ from experiments.report import read
 from experiments.search import OptunaSweeper
 from experiments.search_report import Search, confirmation
 from experiments.sweeper import GridSweeper, key_of
-from tests.conftest import tiny_config
+from tests.conftest import composed, tiny_config
 from tests.test_sweep import Silent
 from vae.config import Config, ConfigError, identity
 from vae.data import ImageData
@@ -148,18 +143,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, tra
     def make(line: str = "tiny", folder: str = "outputs") -> Searching:
         words = [*shlex.split(line), f"output_dir={tmp_path / folder}", f"hydra.searchpath=['file://{tmp_path}']"]
         arguments = cli.rewrite(words)
-        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            cfg = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
-        cfg.hydra.mode = RunMode.MULTIRUN
-        context = HydraContext(config_loader=loader, callbacks=Callbacks())
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=lambda cfg: None, config=cfg
-        )
+        sweeper, task = composed(arguments)
         assert isinstance(sweeper, OptunaSweeper)
-        tasks: Any = OmegaConf.to_object(cfg.hydra.overrides.task)
         (result,) = trained.glob("runs/*/result.json")
-        return Searching(sweeper, tasks, tmp_path / folder, json.loads(result.read_text()))
+        return Searching(sweeper, task, tmp_path / folder, json.loads(result.read_text()))
 
     return make
 
@@ -372,14 +359,9 @@ def test_the_confirmation_trains_the_best_with_new_seeds(command: Callable[..., 
     assert line in text
     assert "a single seed is no confirmation" in text
     arguments = cli.rewrite(shlex.split(line)[2:])
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        cfg = loader.load_configuration("config", [a for a in arguments if a != "-m"], RunMode.MULTIRUN)
-    cfg.hydra.mode = RunMode.MULTIRUN
-    context = HydraContext(config_loader=loader, callbacks=Callbacks())
-    grid = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=lambda cfg: None, config=cfg)
+    grid, task = composed([a for a in arguments if a != "-m"])
     assert isinstance(grid, GridSweeper)
-    jobs, _ = grid.batch(OmegaConf.to_object(cfg.hydra.overrides.task))  # type: ignore[arg-type]
+    jobs, _ = grid.batch(task)
     confirmed = [identity(cli.typed(grid.compose(row))) for row in jobs]
     expected = []
     for trial in search.best:

@@ -4,15 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
-from omegaconf import OmegaConf
 
 from experiments import cli
 from experiments.sweeper import GridSweeper, supersedes
+from tests.conftest import composed
 from vae.config import Config, ConfigError, settings
 
 TINY = """# @package _global_
@@ -74,16 +69,9 @@ def sweep(tmp_path: Path) -> Callable[[str], Sweep]:
 
     def compose(*command: str) -> Sweep:
         arguments = cli.rewrite([*command, f"hydra.searchpath=['file://{tmp_path}']"])
-        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            cfg = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
-        cfg.hydra.mode = RunMode.MULTIRUN
-        context = HydraContext(config_loader=loader, callbacks=Callbacks())
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=lambda cfg: None, config=cfg
-        )
+        sweeper, task = composed(arguments)
         assert isinstance(sweeper, GridSweeper)
-        return Sweep(sweeper, OmegaConf.to_object(cfg.hydra.overrides.task))  # type: ignore[arg-type]
+        return Sweep(sweeper, task)
 
     return lambda command: compose(*command.split())
 
