@@ -692,7 +692,7 @@ def markdown(studies: Studies, command: str) -> str:
     parts = [
         "# The claims of the two studies",
         f"*Which of {len(CLAIMS)} claims hold on our runs?* "
-        + f"{counts[HOLDS]} hold, {counts[FAILS]} do not hold, {counts[OPEN]} are undecided.",
+        + f"{counts[HOLDS]} hold, {counts[FAILS]} do not hold, {counts[OPEN]} undecided.",
         _data(studies),
         "| id | claim | verdict |\n| --- | --- | --- |\n"
         + "\n".join(f"| {c.id} | {escape(c.text)} | **{f.verdict}** |" for c, f in findings),
@@ -729,11 +729,11 @@ def _data(studies: Studies) -> str:
 def _sources(studies: Studies) -> str:
     lines = []
     for report in studies.found.values():
-        commit = report.manifest.get("git_commit") or "no git checkout"
         seeds = len({run.seed for run in report.runs})
         lines.append(
             f"- [{escape(report.name)}](../{quote(report.name)}/report.md): {len(report.usable)} of {len(report.runs)} "
-            f"runs with numbers, {seeds} seeds, by `{report.manifest['command']}` (commit {commit[:10]})"
+            f"runs with numbers, {seeds} seeds, by `{report.manifest['command']}`, "
+            f"code of the runs: {'; '.join(report.code)}"
         )
     return "\n".join(lines)
 

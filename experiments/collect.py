@@ -630,14 +630,13 @@ TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {
 
 def _provenance(report: Report) -> list[str]:
     manifest = report.manifest
-    commit = manifest.get("git_commit") or "no git checkout"
-    dirty = ", with uncommitted changes" if manifest.get("git_dirty") else ""
+    known = [run.provenance for run in report.runs if run.provenance]
+    versions = next((p["versions"] for p in known if "versions" in p), manifest["versions"])  # a warning names others
     lines = [
         f"- started by: `{manifest['command']}`",
-        f"- code: {commit}{dirty}",
-        f"- versions: {', '.join(f'{k} {v}' for k, v in manifest['versions'].items())}",
+        f"- code of the runs: {'; '.join(report.code)}",
+        f"- versions: {', '.join(f'{k} {v}' for k, v in versions.items())}",
     ]
-    known = [run.provenance for run in report.runs if run.provenance]
     for key in ("device", "device_name", "threads"):
         if values := _distinct(known, key):
             lines.append(f"- {key.replace('_', ' ')}: {', '.join(values)}")

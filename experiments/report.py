@@ -306,6 +306,14 @@ class Report:
     def usable(self) -> list[Run]:
         return [run for run in self.runs if run.usable]
 
+    @cached_property
+    def code(self) -> list[str]:
+        """The commits that trained the runs, that of most runs first; where no run says, that of the report."""
+        known = [run.provenance for run in self.runs if "git_commit" in run.provenance] or [self.manifest]
+        dirty = ", with uncommitted changes"
+        found = Counter((p.get("git_commit") or "no git checkout") + dirty * bool(p.get("git_dirty")) for p in known)
+        return [text for text, _ in found.most_common()]
+
     @property
     def datasets(self) -> dict[str, dict[str, Any]]:
         """Facts of the data by content hash."""

@@ -415,6 +415,17 @@ def test_differing_provenance_is_a_warning(tmp_path: Path):
     assert "1 runs have no readable provenance.json" in text
 
 
+def test_the_code_is_that_of_the_runs_not_of_the_command_that_found_them_finished(tmp_path: Path):
+    folders = write_sweep(tmp_path, params={"seed": [0, 1, 2]})
+    for folder, commit, dirty in zip(folders, ("aaa", "aaa", "bbb"), (False, False, True), strict=True):
+        provenance = PROVENANCE | {"git_commit": commit, "git_dirty": dirty}
+        (folder / "provenance.json").write_text(json.dumps(provenance))
+    assert "- code of the runs: aaa; bbb, with uncommitted changes\n" in collected(tmp_path)
+    for folder in folders:
+        (folder / "provenance.json").unlink()
+    assert f"- code of the runs: {PROVENANCE['git_commit']}\n" in collected(tmp_path)
+
+
 def test_two_datasets_become_a_setting(tmp_path: Path):
     write_sweep(tmp_path, params={"seed": [0, 1]})
     folder = tmp_path / "reports" / "trial"
