@@ -49,8 +49,9 @@ FORMULAS = {
 }
 EFFECTIVE = {"elbo": "beta·x_var", "per_dim": "beta·D/(2k)"}
 STUDY_COLUMN_TEXTS = {
-    "elbo": "Study A reports KL + k/2 (so that its minimum at k = 100 is 50.0) and SSE/2.",
-    "per_dim": "Study B reports sums over a batch of 128 images: its KLD is 128·KL/k, its R is 128·SSE/D.",
+    "elbo": "Study A reports KL + k/2 (so that its minimum at k = 100 is 50.0) and SSE/2 or SSE/(2·x_var), it does not "
+    "say which.",
+    "per_dim": "Study B's figures are taken as sums over a batch of 128 images: its KLD is 128·KL/k, its R 128·SSE/D.",
 }
 TRADEOFF = "tradeoff.png"
 SHARED = ("versions", "git_commit", "git_dirty", "device", "device_name", "threads", "host_system")
@@ -234,6 +235,8 @@ def _generation(report: Report) -> list[str]:
     cells = [cell for cell in report.cells if cell.values("sample_accuracy")]
     if len(cells) < 2:
         return []
+    # A collapsed decoder that is given the label draws the mean of the class: always of it, and nothing of interest.
+    cells = [cell for cell in cells if 2 * sum(run.died for run in cell.usable) <= len(cell.usable)] or cells
     best, worst = (f(cells, key=lambda cell: cell.mean("sample_accuracy")) for f in (max, min))
     return [
         "Samples are of the class asked for most often at "
@@ -279,7 +282,7 @@ def _against_theory(report: Report) -> list[str]:
     for cell in report.cells:
         ratios = [(tables.against_theory(report, run), run) for run in cell.usable]
         mean = mean_interval(ratio for ratio, _ in ratios)
-        if mean.n and (mean.low if mean.n > 1 else mean.mean) > 1:
+        if mean.n and (mean.low > 1 or all(ratio > 1 for ratio, _ in ratios)):
             worse.append((mean.mean - 1, described(cell.settings)))
         else:
             alone += [(r - 1, described(cell.settings | {"seed": run.seed})) for r, run in ratios if r > 1]
@@ -306,7 +309,7 @@ def _against_theory(report: Report) -> list[str]:
     ]
     if alone:
         runs = "1 run" if len(alone) == 1 else f"{len(alone)} runs"
-        found.append(f"Of the other settings {runs} {have(alone)} too{most(alone)}.")
+        found.append(f"{runs.capitalize()} of the other settings {have(alone)} too{most(alone)}.")
     return found
 
 
@@ -448,7 +451,7 @@ def _deaths(report: Report) -> list[str]:
     lost = [run for run in report.usable if run.died]
     if not lost or len(report.cells) < 2:
         return []
-    groups: dict[str, list[str]] = {"always": [], "with some probability": [], "never": []}
+    groups: dict[str, list[str]] = {"in all runs": [], "in some": [], "in none": []}
     rates = {
         id(cell): tables.Rate(sum(run.died for run in cell.usable), len(cell.usable))
         for cell in report.cells
@@ -457,7 +460,7 @@ def _deaths(report: Report) -> list[str]:
     for cell in report.cells:
         if (found := rates.get(id(cell))) is None:
             continue
-        how = "always" if found.count == found.n else "with some probability" if found.count else "never"
+        how = "in all runs" if found.count == found.n else "in some" if found.count else "in none"
         low, high = cell.mean("theory_kl_low"), cell.mean("theory_kl_high")
         expected = (
             ", as the closed form has it" if high == 0 else "" if low > 0 else ", which the closed form leaves open"
@@ -475,9 +478,8 @@ def _deaths(report: Report) -> list[str]:
     )
     alive = [run for run in report.usable if run not in lost]
     parts += _how_soon(below) + _revived(alive) + _dead_units(lost, alive)
-    reference = report.cells[0]
-    if report.keys == [SETTING] and reference.usable:
-        parts += _changed_rates(reference, report.cells[1:], rates)
+    if report.keys == [SETTING] and len(rates) > 1:
+        parts += _changed_rates(report, rates)
     return parts
 
 
@@ -510,7 +512,7 @@ def _revived(alive: Sequence[Run]) -> list[str]:
         return []
     return [
         f"{n} of the {len(alive)} runs that are alive at the end had fallen as low and came back: nothing in z is a "
-        "saddle, which a run can leave, and a longer training would see some of the dead leave it too."
+        "saddle, which a run can leave."
     ]
 
 
@@ -529,20 +531,27 @@ def _dead_units(lost: Sequence[Run], alive: Sequence[Run]) -> list[str]:
     ]
 
 
-def _changed_rates(reference: Cell, others: Sequence[Cell], rates: dict[int, tables.Rate]) -> list[str]:
-    """Each change's rate against that of the reference."""
-    base = rates[id(reference)]
-    rows = [[described(reference.settings), base, "reference"]]
-    for cell in others:
-        if (found := rates.get(id(cell))) is not None:
-            change = rate_difference(base.count, base.n, found.count, found.n)
-            word = "fewer die" if change.high < 0 else "more die" if change.low > 0 else "no difference shown"
-            ends = f"{100 * change.mean:+.0f} points, {100 * change.low:+.0f} to {100 * change.high:+.0f}"
-            rows.append([described(cell.settings), found, f"{ends}: {word}"])
-    table = tables.Table(
-        "deaths", "", [("setting", "setting"), ("died", "died"), ("change", "against the reference")], rows
-    )
-    return [table.markdown().rstrip(), "Differences of rates with Newcombe's 95 % interval (1998, method 10)."]
+def _changed_rates(report: Report, rates: dict[int, tables.Rate]) -> list[str]:
+    """Each setting's rate against that of the setting before it that differs from it in the fewest settings."""
+
+    def changed(a: Cell, b: Cell) -> int:
+        return sum(not tables.same(v, b.point.get(k)) for k, v in a.point.items() if k != "seed")
+
+    cells = [cell for cell in report.cells if id(cell) in rates]
+    rows: list[list[Any]] = [[described(cells[0].settings), rates[id(cells[0])], "", ""]]
+    for i, cell in enumerate(cells[1:], start=1):
+        control = min(cells[:i], key=lambda other: changed(cell, other))
+        base, found = rates[id(control)], rates[id(cell)]
+        change = rate_difference(base.count, base.n, found.count, found.n)
+        word = "fewer die" if change.high < 0 else "more die" if change.low > 0 else "no difference shown"
+        ends = f"{100 * change.mean:+.0f} points, {100 * change.low:+.0f} to {100 * change.high:+.0f}"
+        rows.append([described(cell.settings), found, described(control.settings), f"{ends}: {word}"])
+    columns = [("setting", "setting"), ("died", "died"), ("control", "against"), ("change", "difference")]
+    return [
+        tables.Table("deaths", "", columns, rows).markdown().rstrip(),
+        "Each against the setting further up that differs from it in the fewest settings. Differences of rates with "
+        "Newcombe's 95 % interval (1998, method 10).",
+    ]
 
 
 def _headline_notes(report: Report) -> list[str]:
@@ -561,7 +570,7 @@ def _headline_notes(report: Report) -> list[str]:
             "between them in the rate-distortion plane, and need not in KL or SSE alone."
         )
     rows = report.manifest["study"]["published"]
-    if rows:
+    if any(tables.published(report, cell) for cell in report.cells):
         source = report.manifest["study"].get("source") or "the study"
         figures_there = any(set(tables.split_published(row)[1]) - {"note"} for row in rows)
         if figures_there:
@@ -599,10 +608,12 @@ def _failure_notes(report: Report) -> list[str]:
 
 def _generation_notes(report: Report) -> list[str]:
     notes = [
-        "Judged by a frozen classifier of the dataset (vae/judge.py), whose own accuracy on held-out images bounds "
-        "that of samples. FFD is the Frechet distance in its features, no Inception FID; the value of real images is "
-        "the floor. Density and coverage: Naeem et al. 2020. Sharpness is the variance of the Laplacian: below that of "
-        "real images is blurred, above it is noise."
+        "Judged by a frozen classifier of the dataset (vae/judge.py). Its own accuracy is that on held-out images, "
+        "which blurred samples of the class asked for can exceed. FFD is the Frechet distance in its features to the "
+        "held-out images, no Inception FID; of real images it is that of training images. Samples at that value are as "
+        "good as real ones; reconstructions, made from the held-out images, can lie below it. Density and coverage: "
+        "Naeem et al. 2020. Sharpness is the variance of the Laplacian: below that of real images is blurred, above it "
+        "is noise."
     ]
     judges = {(run.dataset_hash, run.result.get("judge")) for run in report.usable if run.result}
     if len(judges) > len({data for data, _ in judges}):
@@ -616,8 +627,15 @@ def _posterior_notes(report: Report) -> list[str]:
         "all posteriors together are, over M held-out images. M images show at most ln M, so that the second "
         "term is given by what it is at most, and at least (of the Gaussian of the same moments). KL = 0 is collapse; "
         "a large KL(q(z) ‖ p(z)) is the hole between aggregate posterior and prior, where samples fall. The "
-        "importance-weighted bound (Burda et al. 2016) has 64 samples."
+        "importance-weighted bound (Burda et al. 2016) has 64 samples; it and the ELBO that it exceeds are of the same "
+        f"images{_at_most(report)}."
     ]
+
+
+def _at_most(report: Report) -> str:
+    """How many images the ceiling ln M is of."""
+    sizes = {round(math.exp(v)) for run in report.usable if (v := run.value("test_mutual_information_ceiling")) < 30}
+    return f", M = {', '.join(f'{m:,}' for m in sorted(sizes))}" if sizes else ""
 
 
 TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {

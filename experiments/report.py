@@ -237,6 +237,11 @@ class Cell:
         return [run for run in self.runs if run.usable]
 
     @property
+    def point(self) -> dict[str, Any]:
+        """The swept settings by dotted name, also where the sweep names them as one."""
+        return self.runs[0].point or self.settings
+
+    @property
     def first(self) -> Run | None:
         """The usable run of the lowest seed."""
         return next(iter(self.usable), None)
