@@ -177,6 +177,9 @@ def interval(value: Interval) -> str:
         return f"{value.mean:.4g} ± 0"
     # The exponent of the rounded half: 0.0996 is 0.10, not 0.100.
     places = 1 - _exponent(float(f"{value.half:.1e}"))
+    if max(abs(value.mean), value.half) < 1e-5:
+        digits = places + _exponent(value.mean) if value.mean else 0
+        return f"{value.mean:.{max(0, digits)}e} ± {value.half:.1e}"
     return f"{_fixed(value.mean, places)} ± {_fixed(value.half, places)}"
 
 

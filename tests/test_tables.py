@@ -69,6 +69,9 @@ def test_numbers_have_sensible_digits():
         (20.0, 0.0, "20 ± 0"),
         (0.97199999999999986, 1.1e-16, "0.972 ± 0"),
         (5.0, 9.96, "5 ± 10"),
+        (8.82e-6, 2.1e-7, "8.82e-06 ± 2.1e-07"),
+        (4e-18, 1.2e-17, "4e-18 ± 1.2e-17"),
+        (0.0, 1e-7, "0e+00 ± 1.0e-07"),
     ],
 )
 def test_an_interval_has_two_digits(mean: float, half: float, text: str):
