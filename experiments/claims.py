@@ -508,7 +508,8 @@ def b3(s: Studies) -> Finding:
         reference = cell(normalised, z_dim__value=100, beta__value=beta)
         sse, kl = c.mean("test_sse"), beta * c.mean("test_kl")
         parts.append(Part(f"beta {beta:g}: SSE {number(sse, 3)} against beta·KL {number(kl, 3)}", sse > kl))
-        error, rest = (reference.mean("test_sse") / reference.mean("input_dim"), beta * reference.mean("test_kl") / 100)
+        error = reference.mean("test_sse") / reference.mean("input_dim")
+        rest = beta * reference.mean("test_kl") / reference.mean("z_dim")
         shares.append(f"{number(sse / kl, 2)} and {number(error / rest, 2)} at beta {beta:g}")
         for column, what, rises in (("test_sse", "SSE", False), ("test_kl", "KL", True)):
             values = [100 * v for v in changes(reference, c, column, relative=True)]
@@ -517,8 +518,8 @@ def b3(s: Studies) -> Finding:
             )
     return Finding(
         parts,
-        "How many times the error is the larger term, without and with normalising: " + "; ".join(shares) + ". "
-        "It is the larger one with normalising too, so that the magnitudes alone do not tell the two apart.",
+        "The error as a multiple of the other term, without and with normalising: " + "; ".join(shares) + ". "
+        "Where it is the larger one either way, the magnitudes alone do not tell the two apart.",
         "What decides is the ratio of the weights, effective x_var: SSE + beta·KL has beta/2, normalised it is "
         "beta·D/(2k). The magnitudes of the terms follow from it. Any balance can be had without normalising, by beta.",
     )
@@ -779,7 +780,7 @@ def _sources(studies: Studies) -> str:
         lines.append(
             f"- [{escape(report.name)}](../{quote(report.name)}/report.md): {len(report.usable)} of {len(report.runs)} "
             f"runs with numbers, {seeds} seeds, {epochs} epochs, z_dim {sizes}, by `{report.manifest['command']}`, "
-            f"code of the runs: {'; '.join(report.code)}"
+            f"code of the runs: {report.code}"
         )
     return "\n".join(lines)
 

@@ -54,6 +54,7 @@ STUDY_COLUMN_TEXTS = {
     "per_dim": "Study B's figures are taken as sums over a batch of 128 images: its KLD is 128·KL/k, its R 128·SSE/D.",
 }
 TRADEOFF = "tradeoff.png"
+ROUNDING = 1e-5  # relative, of a closed form from the eigenvalues as a report keeps them, with six digits
 SHARED = ("versions", "git_commit", "git_dirty", "device", "device_name", "threads", "host_system")
 
 
@@ -279,15 +280,19 @@ def _against_theory(report: Report) -> list[str]:
     """Settings, and single runs, that have not learned what PCA knows: more training error than the closed form."""
     worse: list[tuple[float, str]] = []  # by how much, and where
     alone: list[tuple[float, str]] = []  # runs of settings of which that cannot be said
+    empty, n, n_runs = [], 0, 0
     for cell in report.cells:
-        ratios = [(tables.against_theory(report, run), run) for run in cell.usable]
-        mean = mean_interval(ratio for ratio, _ in ratios)
-        if mean.n and (mean.low > 1 or all(ratio > 1 for ratio, _ in ratios)):
-            worse.append((mean.mean - 1, described(cell.settings)))
-        else:
-            alone += [(r - 1, described(cell.settings | {"seed": run.seed})) for r, run in ratios if r > 1]
-    if not worse and not alone:
-        return ["At equal KL no run has more training error than the linear closed form."]
+        ratios = [(r, run) for run in cell.usable if math.isfinite(r := tables.against_theory(report, run))]
+        if ratios and cell.mean("theory_kl_high") == 0:  # what PCA knows is nothing there
+            empty.append(described(cell.settings))
+        elif ratios:
+            n, n_runs = n + 1, n_runs + len(ratios)
+            mean = mean_interval(r for r, _ in ratios)
+            above = [(r - 1, run) for r, run in ratios if r > 1 + ROUNDING]
+            if mean.low > 1 + ROUNDING or len(above) == len(ratios):
+                worse.append((mean.mean - 1, described(cell.settings)))
+            else:
+                alone += [(share, described(cell.settings | {"seed": run.seed})) for share, run in above]
 
     def have(found: list[tuple[float, str]]) -> str:
         return "has" if len(found) == 1 else "have"
@@ -295,21 +300,27 @@ def _against_theory(report: Report) -> list[str]:
     def most(found: list[tuple[float, str]]) -> str:
         share, where = max(found)
         at = " ".join(filter(None, ("the most" if len(found) > 1 else "", f"at {where}" if where else "")))
-        return f"{', ' * bool(at)}{at}, by {tables.number(100 * share, 2)} %"
+        return f"{', ' * bool(at)}{at}, by {number(100 * share, 2)} %"
 
-    if not worse:
-        return [
+    found = []
+    if worse:
+        found.append(
+            f"At equal KL {len(worse)} of {n} settings {have(worse)} more training error than the linear closed "
+            f"form{most(worse)}: what PCA knows has not been learned there, and better training would gain."
+        )
+        if alone:
+            found.append(
+                f"{len(alone)} single {'run' if len(alone) == 1 else 'runs'} beside {have(alone)}{most(alone)}."
+            )
+    elif alone:
+        found.append(
             "At equal KL no setting has more training error than the linear closed form beyond its interval, but "
-            f"{len(alone)} of {len(report.usable)} runs {have(alone)}{most(alone)}."
-        ]
-    n = len([cell for cell in report.cells if cell.usable])
-    found = [
-        f"At equal KL {len(worse)} of {n} settings {have(worse)} more training error than the linear closed "
-        f"form{most(worse)}: what PCA knows has not been learned there, and better training would gain."
-    ]
-    if alone:
-        runs = "1 run" if len(alone) == 1 else f"{len(alone)} runs"
-        found.append(f"{runs.capitalize()} of the other settings {have(alone)} too{most(alone)}.")
+            f"{len(alone)} of {n_runs} runs {have(alone)}{most(alone)}."
+        )
+    elif n:
+        found.append("At equal KL no run has more training error than the linear closed form.")
+    if found and empty:
+        found.append(f"Not counted: {'; '.join(empty)}, where the closed form keeps no KL.")
     return found
 
 
@@ -649,10 +660,11 @@ TABLE_NOTES: dict[str, Callable[[Report], list[str]]] = {
 def _provenance(report: Report) -> list[str]:
     manifest = report.manifest
     known = [run.provenance for run in report.runs if run.provenance]
-    versions = next((p["versions"] for p in known if "versions" in p), manifest["versions"])  # a warning names others
+    of_the_runs = (p.get("versions") for p in known)
+    versions = next((v for v in of_the_runs if isinstance(v, dict)), manifest["versions"])  # a warning names others
     lines = [
         f"- started by: `{manifest['command']}`",
-        f"- code of the runs: {'; '.join(report.code)}",
+        f"- code of the runs: {report.code}",
         f"- versions: {', '.join(f'{k} {v}' for k, v in versions.items())}",
     ]
     for key in ("device", "device_name", "threads"):

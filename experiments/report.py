@@ -312,12 +312,17 @@ class Report:
         return [run for run in self.runs if run.usable]
 
     @cached_property
-    def code(self) -> list[str]:
-        """The commits that trained the runs, that of most runs first; where no run says, that of the report."""
-        known = [run.provenance for run in self.runs if "git_commit" in run.provenance] or [self.manifest]
+    def code(self) -> str:
+        """The commits that trained the runs, that of most runs first."""
         dirty = ", with uncommitted changes"
-        found = Counter((p.get("git_commit") or "no git checkout") + dirty * bool(p.get("git_dirty")) for p in known)
-        return [text for text, _ in found.most_common()]
+        found = Counter(
+            (p["git_commit"] or "no git checkout") + dirty * bool(p.get("git_dirty"))
+            for p in (run.provenance for run in self.runs)
+            if "git_commit" in p
+        ).most_common()
+        if len(found) < 2:
+            return found[0][0] if found else "not known"
+        return "; ".join(f"{text} ({n} runs)" for text, n in found)
 
     @property
     def datasets(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Data small enough that a test trains on it in a blink."""
+"""Data small enough that a test trains on it in a blink, and command lines composed without a run."""
 
 import hashlib
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ import yaml
 from experiments import claims, report
 from experiments.claims import CLAIMS, FAILS, HOLDS, OPEN, Finding, Part, Studies, about, equivalent, mostly, within
 from experiments.statistics import mean_interval
-from tests.test_collect import DATA, write_sweep
+from tests.test_collect import DATA, PROVENANCE, write_sweep
 
 ROOT = Path(__file__).parent.parent
 MNIST = {**DATA, "image_shape": [1, 28, 28], "sse_zero": {"train": 88, "test": 88}}
@@ -206,6 +206,7 @@ def test_the_report_has_a_row_and_a_section_for_every_claim(tmp_path: Path):
         assert f"| {claim.id} |" in text
         assert f"\n## {claim.id}: does not hold\n" in text
     assert f"0 hold, {len(CLAIMS)} do not hold, 0 undecided" in text
+    assert f"code of the runs: {PROVENANCE['git_commit']}\n" in text
 
 
 def test_two_datasets_are_needed(capsys: pytest.CaptureFixture[str]):

@@ -340,6 +340,21 @@ def test_findings_name_the_failing_settings(tmp_path: Path):
 @pytest.mark.parametrize(
     ("excess", "said"),
     [
+        ([[-0.1], [-0.1]], "At equal KL no run has more training error than the linear"),
+        (
+            [[-0.1], [0.1]],
+            "At equal KL 1 of 2 settings has more training error than the linear closed form, at x_var 0.1",
+        ),
+        # the mean lies above, its interval does not
+        ([[-0.1, -0.1, -0.1], [-0.05, 0.1, 0.1]], "beyond its interval, but 2 of 6 runs have, the most at x_var 0.1"),
+        # runs without numbers do not count
+        ([[-0.1, None, -0.1], [None, None, None]], "At equal KL no run has more training error than the linear"),
+        ([[0.1, None, -0.1], [None, 0.1, None]], "At equal KL 1 of 2 settings has more training error than the linear"),
+        (
+            [[0.1, None, -0.1], [-0.1, None, None]],
+            "beyond its interval, but 1 of 3 runs has, at x_var 1, seed 0, by 10 %",
+        ),
+        ([[1e-6, 1e-6, -1e-6], [0, 0, 0]], "At equal KL no run has more training error than the linear"),
         ([[-0.1, -0.1, -0.1], [-0.1, -0.1, -0.1]], "At equal KL no run has more training error than the linear"),
         (
             [[-0.1, -0.1, -0.1], [-0.1, -0.2, 0.046]],
@@ -354,19 +369,34 @@ def test_findings_name_the_failing_settings(tmp_path: Path):
         (
             [[0.1, 0.1, 0.1], [-0.3, 0.02, 0.03]],
             "At equal KL 1 of 2 settings has more training error than the linear closed form, at x_var 1, by 10 %: "
-            "what PCA knows has not been learned there, and better training would gain. 2 runs of the other "
-            "settings have too, the most at x_var 0.1, seed 2, by 3.0 %.",
+            "what PCA knows has not been learned there, and better training would gain. 2 single runs "
+            "beside have, the most at x_var 0.1, seed 2, by 3.0 %.",
         ),
     ],
 )
 def test_findings_name_the_settings_and_runs_above_the_closed_form(tmp_path: Path, excess: list, said: str):
-    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
         share = excess[settings["x_var.value"] == 0.1][settings["seed"]]
+        if share is None:
+            return None
         # The placement is `both`, whose closed form the row carries, at the KL of the optimum.
         return row | {"train_kl": row["theory_kl_low"], "train_sse": row["theory_sse_low"] * (1 + share)}
 
-    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1, 2]}, change=change)
+    write_sweep(tmp_path, params={"x_var.value": [1, 0.1], "seed": range(len(excess[0]))}, change=change)
     assert said in collected(tmp_path)
+
+
+def test_a_collapse_that_the_closed_form_has_too_is_no_failure_to_learn(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"train_kl": row["theory_kl_low"], "train_sse": 1.01 * row["theory_sse_low"]}
+
+    write_sweep(tmp_path, params={"x_var.value": [10, 0.1], "seed": [0, 1]}, change=change)
+    text = collected(tmp_path)
+    assert (
+        "At equal KL 1 of 1 settings has more training error than the linear closed form, at x_var 0.1, by 1.0 %"
+        in text
+    )
+    assert "Not counted: x_var 10, where the closed form keeps no KL." in text
 
 
 def test_a_report_of_failures_alone_appears_and_says_so(tmp_path: Path):
@@ -413,17 +443,20 @@ def test_differing_provenance_is_a_warning(tmp_path: Path):
     assert "**Warning:** the runs differ in threads: 8 (1 runs); 2 (1 runs)." in text
     assert "**Warning:** the runs differ in versions: torch 2.8.0 (1 runs); torch 2.9.0 (1 runs)." in text
     assert "1 runs have no readable provenance.json" in text
+    assert "- versions: python 3.12.1, torch 2.8.0\n" in text  # of the first run, not of the report
 
 
 def test_the_code_is_that_of_the_runs_not_of_the_command_that_found_them_finished(tmp_path: Path):
     folders = write_sweep(tmp_path, params={"seed": [0, 1, 2]})
-    for folder, commit, dirty in zip(folders, ("aaa", "aaa", "bbb"), (False, False, True), strict=True):
+    for folder, commit, dirty in zip(folders, ("bbb", "aaa", "bbb"), (False, True, False), strict=True):
         provenance = PROVENANCE | {"git_commit": commit, "git_dirty": dirty}
         (folder / "provenance.json").write_text(json.dumps(provenance))
-    assert "- code of the runs: aaa; bbb, with uncommitted changes\n" in collected(tmp_path)
+    assert "- code of the runs: bbb (2 runs); aaa, with uncommitted changes (1 runs)\n" in collected(tmp_path)
     for folder in folders:
-        (folder / "provenance.json").unlink()
-    assert f"- code of the runs: {PROVENANCE['git_commit']}\n" in collected(tmp_path)
+        (folder / "provenance.json").write_text(json.dumps({"versions": None}))
+    text = collected(tmp_path)
+    assert "- code of the runs: not known\n" in text
+    assert "- versions: python 3.12.1, torch 2.9.0\n" in text  # the report's own
 
 
 def test_two_datasets_become_a_setting(tmp_path: Path):

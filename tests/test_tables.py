@@ -275,11 +275,22 @@ def test_training_error_is_held_against_the_closed_form_of_the_same_kl(tmp_path:
         sse = len(active) + sum(v for v in spectrum if v <= 1)
         return row | {"train_kl": kl, "train_sse": sse * (1.1 if settings["seed"] else 0.9), "test_sse": 9.0}
 
-    report = sweep(tmp_path, params={"label_placement": ["both", "none"], "seed": [0, 1]}, change=change)
+    report = sweep(tmp_path, params={"label_placement": ["both", "decoder", "none"], "seed": [0, 1]}, change=change)
+    assert "decoder that is the unconditional one" in tables.training(report).note
     for row in as_dicts(tables.training(report)):
         ratios = [float(row[f"against_theory{end}"]) for end in ("", "_low", "_high")]
         assert ratios[0] == pytest.approx(1)
         assert ratios[2] - ratios[0] == pytest.approx(stats.t.ppf(0.975, 1) * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("kl", "sse", "ratio"),
+    [(-1e-7, sum(WITHIN), 1), (math.inf, 1.0, None), (math.nan, 1.0, None), (1.0, math.inf, None), (1.0, None, None)],
+)
+def test_training_figures_that_are_not_finite_are_held_against_nothing(tmp_path: Path, kl: Any, sse: Any, ratio: Any):
+    report = sweep(tmp_path, params={"seed": [0]}, change=lambda _, row: row | {"train_kl": kl, "train_sse": sse})
+    assert tables.against_theory(report, report.runs[0]) == pytest.approx(ratio or math.nan, nan_ok=True)
+    assert as_dicts(tables.training(report))[0].get("against_theory_n") == ("1" if ratio else None)
 
 
 def test_runs_csv_has_a_row_a_run_and_every_scalar(tmp_path: Path):
