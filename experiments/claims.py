@@ -16,6 +16,7 @@ import math
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ from typing import Any
 from urllib.parse import quote
 
 from experiments.cli import USAGE, rewrite
+from experiments.collect import index
 from experiments.report import Cell, Report, ReportError, Run, described, read, reports, reports_dir
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
-from experiments.store import write_atomic
+from experiments.store import write_atomic, write_json
 from experiments.sweeper import plain_text
 from experiments.tables import Rate, escape, interval, metric, number, rate, same, shown, signed, study_theory
 from vae.status import HOLE_ACCURACY
@@ -723,16 +725,21 @@ def judged(claim: Claim, studies: Studies) -> Finding:
 # ---------------------------------------------------------------------------------------------- report
 
 
-def markdown(studies: Studies, command: str) -> str:
-    findings = [(claim, judged(claim, studies)) for claim in CLAIMS]
-    counts = {v: sum(f.verdict == v for _, f in findings) for v in (HOLDS, FAILS, OPEN)}
+def counted(findings: Sequence[Finding]) -> str:
+    """How many claims hold, in words."""
+    n = Counter(f.verdict for f in findings)
+    return f"{n[HOLDS]} hold, {n[FAILS]} do not hold, {n[OPEN]} undecided"
+
+
+def markdown(findings: Sequence[Finding], studies: Studies, command: str) -> str:
+    """The report of the claims, with a finding for each."""
+    judgements = list(zip(CLAIMS, findings, strict=True))
     parts = [
         "# The claims of the two studies",
-        f"*Which of {len(CLAIMS)} claims hold on our runs?* "
-        + f"{counts[HOLDS]} hold, {counts[FAILS]} do not hold, {counts[OPEN]} undecided.",
+        f"*Which of {len(CLAIMS)} claims hold on our runs?* {counted(findings)}.",
         _data(studies),
         "| id | claim | verdict |\n| --- | --- | --- |\n"
-        + "\n".join(f"| {c.id} | {escape(c.text)} | **{f.verdict}** |" for c, f in findings),
+        + "\n".join(f"| {c.id} | {escape(c.text)} | **{f.verdict}** |" for c, f in judgements),
         "A claim holds if every part of its criterion is met, does not hold if one part is not met, intervals "
         "included, and is otherwise undecided. Intervals are 95 % (Student's t over seeds, paired by seed where two "
         "settings are compared; Wilson's for rates). *Does not matter* is tested as equivalence within a margin, "
@@ -746,7 +753,7 @@ def markdown(studies: Studies, command: str) -> str:
         "128·KL/k and 128·SSE/D, sums over a batch of 128. FFD is the Frechet distance in the features of a frozen "
         "classifier, no Inception FID. l_1 is the largest eigenvalue of the training images' covariance.",
     ]
-    for claim, finding in findings:
+    for claim, finding in judgements:
         parts += [f"## {claim.id}: {finding.verdict}", f"**Claim:** {escape(claim.text)}."]
         parts.append(f"**Holds if** {escape(claim.criterion)}.")
         marks = {True: "met", False: "not met", None: "open"}
@@ -849,8 +856,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     folder = reports_dir(output_dir) / "-".join(["claims", *map(plain_text, shown)])
     command = shlex.join(["python", "-m", "experiments.claims", *given])
+    findings = [judged(claim, studies) for claim in CLAIMS]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "report.md", markdown(studies, command).encode())
+    write_atomic(folder / "report.md", markdown(findings, studies, command).encode())
+    write_json(folder / "summary.json", {"finding": counted(findings)})
+    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
     return 0
 

@@ -751,10 +751,12 @@ def index(output_dir: str | Path) -> str:
         except (OSError, ValueError, LookupError, TypeError):
             continue  # its sweep is still running, or it was never collected
     head = "| report | folder | data | runs | date | finding |\n| --- | --- | --- | ---: | --- | --- |\n"
-    claims = sorted(path.parent.name for path in reports_dir(output_dir).glob("claims*/report.md"))
-    verdicts = "".join(
-        f"\nThe claims of the two studies against these runs: [{n}]({quote(n)}/report.md)\n" for n in claims
-    )
+    verdicts = ""
+    for path in sorted(reports_dir(output_dir).glob("claims*/summary.json")):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            link = f"[{path.parent.name}]({quote(path.parent.name)}/report.md)"
+            found = json.loads(path.read_text())["finding"]
+            verdicts += f"\nThe claims of the two studies against these runs, {link}: {escape(found)}.\n"
     pictures = sorted(path.name for path in reports_dir(output_dir).glob("*-joint.png"))
     shown = "".join(f"\n![{escape(name)}]({quote(name)})\n" for name in pictures)
     return (

@@ -521,8 +521,13 @@ def test_a_broken_neighbour_does_no_harm(tmp_path: Path):
     write_sweep(tmp_path, params={"seed": [0]})
     (tmp_path / "reports" / "broken").mkdir()
     (tmp_path / "reports" / "broken" / "sweep.json").write_text("{")
+    for name, content in (("claims-broken", "{"), ("claims-a,b", '{"finding": "3 hold, 2 do not hold, 1 undecided"}')):
+        (tmp_path / "reports" / name).mkdir()
+        (tmp_path / "reports" / name / "summary.json").write_text(content)
     assert "A trial" in collected(tmp_path)
-    assert "broken" not in (tmp_path / "reports" / "index.md").read_text()
+    index = (tmp_path / "reports" / "index.md").read_text()
+    assert "broken" not in index
+    assert "[claims-a,b](claims-a%2Cb/report.md): 3 hold, 2 do not hold, 1 undecided.\n" in index
 
 
 def test_a_broken_result_is_a_hole(tmp_path: Path):
