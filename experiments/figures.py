@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.advice import Advice, finalists
-from experiments.report import Cell, Report, Run, described, short, words
+from experiments.report import NONE, Cell, Report, Run, described, short, words
 from experiments.statistics import wilson_interval
 from experiments.tables import baseline, metric
 from vae import linear_theory
@@ -430,12 +430,15 @@ def rate_distortion(report: Report) -> Drawn | None:
             for cell in cells:
                 x, y = cell.values("test_kl"), cell.values("test_sse")
                 ax.plot(x, y, linestyle="none", alpha=0.8, zorder=3, **_style(i))
+        crosses: list[float] = []
         for curve in found:
             line = curve.at(report, np.geomspace(min(ts) / 3, max(curve.spectrum(report)[0], *ts), 400))
-            keep = (line["kl"] <= 1.1 * max(kls) + 1) & (line["kl"] >= 0.85 * min(kls) - 1)
-            ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
             own = {round(run.value("effective_x_var"), 9) for run in report.usable if curve in curves(run)}
             at = curve.at(report, sorted(own))
+            crosses += at["sse"].tolist()
+            ends = [*kls, *at["kl"]]
+            keep = (line["kl"] <= 1.1 * max(ends) + 1) & (line["kl"] >= 0.85 * min(ends) - 1)
+            ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
             ax.plot(at["kl"], at["sse"], "+", color="0.3", markersize=9, zorder=2)
             if len({c.z_dim for c in found}) > 1:
                 end = int(np.flatnonzero(keep)[0])
@@ -444,7 +447,9 @@ def rate_distortion(report: Report) -> Drawn | None:
                             color="0.3", textcoords="offset points", fontsize=9, ha="right",
                             va="bottom" if above else "top")  # fmt: skip
         ax.margins(x=0.06)
-        ax.set_ylim(top=min(ax.get_ylim()[1], max(sses) + 0.45 * (max(sses) - min(sses)) + 1))
+        near = [1.05 * sse for sse in crosses if sse < 2.5 * max(sses)]
+        top = max([max(sses) + 0.45 * (max(sses) - min(sses)) + 1, *near])
+        ax.set_ylim(top=min(ax.get_ylim()[1], top))
         ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
         ax.set_ylabel(f"distortion: {QUANTITIES['sse']}")
         handles = [
@@ -483,7 +488,7 @@ def _label_cells(figure: Figure, ax: Axes, report: Report, lines: Sequence[tuple
         points = [ax.transData.transform((c.mean("test_kl"), c.mean("test_sse"))) for c in usable]
         for cell, (x, y) in zip(usable, points, strict=True):
             text = words(cell.settings[report.main])
-            if any(t == text and math.hypot(a - x, b - y) < 60 for t, a, b in named):
+            if text == NONE or any(t == text and math.hypot(a - x, b - y) < 60 for t, a, b in named):
                 continue
             if sum(math.hypot(a - x, b - y) < 40 for a, b in points) > 1:  # itself, and a neighbour
                 continue
