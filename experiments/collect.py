@@ -639,11 +639,11 @@ def _posterior_notes(report: Report) -> list[str]:
         "term is given by what it is at most, and at least (of the Gaussian of the same moments). KL = 0 is collapse; "
         "a large KL(q(z) ‖ p(z)) is the hole between aggregate posterior and prior, where samples fall. The "
         "importance-weighted bound (Burda et al. 2016) has 64 samples; it and the ELBO that it exceeds are of the same "
-        f"images{_at_most(report)}."
+        f"images{_of_how_many(report)}."
     ]
 
 
-def _at_most(report: Report) -> str:
+def _of_how_many(report: Report) -> str:
     """How many images the ceiling ln M is of."""
     sizes = {round(math.exp(v)) for run in report.usable if (v := run.value("test_mutual_information_ceiling")) < 30}
     return f", M = {', '.join(f'{m:,}' for m in sorted(sizes))}" if sizes else ""
