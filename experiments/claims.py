@@ -29,7 +29,7 @@ from experiments.report import Cell, Report, ReportError, Run, described, read, 
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic, write_json
 from experiments.sweeper import plain_text
-from experiments.tables import Rate, escape, interval, metric, number, rate, same, shown, signed, study_theory
+from experiments.tables import Rate, changed, escape, interval, metric, number, rate, same, shown, signed, study_theory
 from vae.status import HOLE_ACCURACY
 
 MARGIN = 0.10  # "does not matter": SSE and KL change by less than a tenth,
@@ -185,9 +185,8 @@ def cell(report: Report, **settings: Any) -> Cell:
 
 def one_change(report: Report, key: str) -> list[Cell]:
     """The cells that change this setting of the reference, and nothing else."""
-    reference = report.cells[0].point
-    changed = [({k for k, v in c.point.items() if k != "seed" and not same(v, reference[k])}, c) for c in report.cells]
-    return [c for keys, c in changed if keys and all(k == key or k.startswith(f"{key}.") for k in keys)]
+    found = [(changed(c, report.cells[0]), c) for c in report.cells]
+    return [c for keys, c in found if keys and all(k == key or k.startswith(f"{key}.") for k in keys)]
 
 
 def died(runs: Iterable[Run]) -> list[Run]:
@@ -347,8 +346,12 @@ def a8(s: Studies) -> Finding:
 
 
 def _size(report: Report) -> str:
-    sizes = sorted({int(run.value("z_dim")) for run in report.usable})
-    return f"Here z_dim is {', '.join(map(str, sizes))}; the study's is 100."
+    return f"Here z_dim is {_values(report, 'z_dim')}; the study's is 100."
+
+
+def _values(report: Report, column: str) -> str:
+    """The whole numbers that a column has."""
+    return ", ".join(map(str, sorted({int(run.value(column)) for run in report.usable})))
 
 
 def _repeat(c: Cell) -> dict[str, Any]:
@@ -399,14 +402,19 @@ def a11_network(s: Studies) -> Finding:
 def _matters(s: Studies, keys: Sequence[str]) -> Finding:
     report = s["training"]
     reference = report.cells[0]
-    changed = {id(c): c for key in keys for c in one_change(report, key)}.values()
     parts = [
-        unchanged(f"{described(c.settings)} against {_reference_value(report, keys[0])}", reference, c) for c in changed
+        unchanged(f"{described(c.settings)} against {_reference_value(report, keys[0])}", reference, c)
+        for c in _changes_of(report, keys)
     ]
     death = s["death"]
-    deaths = {id(c): c for key in keys for c in one_change(death, key) if c.usable}.values()
+    deaths = [c for c in _changes_of(death, keys) if c.usable]
     rates = "; ".join(f"{described(c.settings)}: {_died(c)}" for c in [death.cells[0], *deaths])
     return Finding(parts, f"How many die in death: {rates}." if deaths else "")
+
+
+def _changes_of(report: Report, keys: Sequence[str]) -> list[Cell]:
+    """The cells that change one of these settings, each once."""
+    return list({id(c): c for key in keys for c in one_change(report, key)}.values())
 
 
 def _reference_value(report: Report, key: str) -> str:
@@ -564,9 +572,11 @@ def b6(s: Studies) -> Finding:
     best = min(usable, key=lambda c: c.mean("test_sse"))
     least = min(usable, key=lambda c: c.mean("test_kl"))
     holes, n = sum(run.health == "hole" for run in best.usable), len(best.usable)
-    left = mean_interval(run.value("test_sse") / run.value("test_baseline_mean") for run in least.usable)
+    left, error = (
+        mean_interval(run.value("test_sse") / run.value("test_baseline_mean") for run in c.usable)
+        for c in (least, best)
+    )
     sse, kl = interval(metric(best, "test_sse")), interval(metric(least, "test_kl"))
-    error = mean_interval(100 * run.value("test_sse") / run.value("test_baseline_mean") for run in best.usable)
     return Finding(
         [
             Part(
@@ -578,8 +588,8 @@ def b6(s: Studies) -> Finding:
                 within(left, 0.5, math.inf),
             ),
         ],
-        f"The least SSE of the grid is no perfect reconstruction: {interval(error)} % of the mean image's error is "
-        "left. The thresholds of a hole were set on digits. B4 has samples at less error.",
+        f"The least SSE of the grid is no perfect reconstruction: {interval(error)} of the mean image's error is left. "
+        "The thresholds of a hole were set on digits. B4 has samples at less error.",
     )
 
 
@@ -781,13 +791,10 @@ def _sources(studies: Studies) -> str:
     lines = []
     for report in studies.found.values():
         seeds = len({run.seed for run in report.runs})
-        epochs, sizes = (
-            ", ".join(map(str, sorted({int(run.value(c)) for run in report.usable}))) for c in ("epochs_done", "z_dim")
-        )
         lines.append(
             f"- [{escape(report.name)}](../{quote(report.name)}/report.md): {len(report.usable)} of {len(report.runs)} "
-            f"runs with numbers, {seeds} seeds, {epochs} epochs, z_dim {sizes}, by `{report.manifest['command']}`, "
-            f"code of the runs: {report.code}"
+            f"runs with numbers, {seeds} seeds, {_values(report, 'epochs_done')} epochs, "
+            f"z_dim {_values(report, 'z_dim')}, by `{report.manifest['command']}`, code of the runs: {report.code}"
         )
     return "\n".join(lines)
 

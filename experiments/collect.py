@@ -545,13 +545,10 @@ def _dead_units(lost: Sequence[Run], alive: Sequence[Run]) -> list[str]:
 def _changed_rates(report: Report, rates: dict[int, tables.Rate]) -> list[str]:
     """Each setting's rate against that of the setting before it that differs from it in the fewest settings."""
 
-    def changed(a: Cell, b: Cell) -> int:
-        return sum(not tables.same(v, b.point.get(k)) for k, v in a.point.items() if k != "seed")
-
     cells = [cell for cell in report.cells if id(cell) in rates]
     rows: list[list[Any]] = [[described(cells[0].settings), rates[id(cells[0])], "", ""]]
     for i, cell in enumerate(cells[1:], start=1):
-        control = min(cells[:i], key=lambda other: changed(cell, other))
+        control = min(cells[:i], key=lambda other: len(tables.changed(cell, other)))
         base, found = rates[id(control)], rates[id(cell)]
         change = rate_difference(base.count, base.n, found.count, found.n)
         word = "fewer die" if change.high < 0 else "more die" if change.low > 0 else "no difference shown"

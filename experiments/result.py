@@ -21,7 +21,7 @@ SCORES = {
     "sample_accuracy": "share of class-conditional samples to which the judge gives their class; null without labels",
     "sample_ffd": "feature Frechet distance, samples to held-out images; no Inception FID, compares under one judge",
     "reconstruction_ffd": "the same of reconstructions (z = mu) of those held-out images",
-    "real_ffd": "the same of as many training images: the floor",
+    "real_ffd": "the same of as many training images: what samples as good as real ones would have",
     "sample_density": "density of the samples (Naeem et al. 2020)",
     "sample_coverage": "coverage of the samples (Naeem et al. 2020)",
     "sample_sharpness": "variance of the Laplacian, mean over samples",

@@ -277,6 +277,11 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
+def changed(cell: Cell, reference: Cell) -> set[str]:
+    """The settings in which a cell differs from another, the seed apart."""
+    return {k for k, v in cell.point.items() if k != "seed" and not same(v, reference.point.get(k))}
+
+
 def _count(runs: Sequence[Run], of: Sequence[Run]) -> str:
     return str(len(runs)) if len(runs) == len(of) else f"{len(runs)} of {len(of)}"
 
