@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from experiments import cli
+from experiments.launch import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def train(cfg: DictConfig) -> dict:
     cli.check(cfg)
-    from experiments.job import train_job  # imports torch, which --help and a bad setting need not wait for
+    from experiments.launch.job import train_job  # imports torch, which --help and a bad setting need not wait for
 
     return train_job(cfg)
 

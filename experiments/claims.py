@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments.cli import USAGE, rewrite
 from experiments.collect import index
+from experiments.launch.cli import USAGE, rewrite
+from experiments.launch.grid import plain_text
 from experiments.report import Cell, Report, ReportError, Run, described, read, reports, reports_dir
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.store import write_atomic, write_json
-from experiments.sweeper import plain_text
 from experiments.tables import Rate, changed, escape, interval, metric, number, rate, same, shown, signed, study_theory
 from vae.status import HOLE_ACCURACY
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import SweepFailed
+from experiments.launch.cli import SweepFailed
 from experiments.result import SCHEMA_VERSION, facts_json
 from experiments.store import RunFolder, runs_dir, write_json
 from vae import config as vae_config

@@ -14,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
-from experiments import cli
+from experiments.launch import cli
 from vae.config import Config
 from vae.data import ImageData
 

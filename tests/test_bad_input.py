@@ -264,7 +264,7 @@ def test_traceback_on_request(here: Path, run_py: RunPy, monkeypatch: pytest.Mon
 
 def test_a_defect_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only mistakes of the user are put into one line; this one is ours, raised inside the run."""
-    monkeypatch.setattr("experiments.job.plan", lambda configs: [][0])
+    monkeypatch.setattr("experiments.launch.job.plan", lambda configs: [][0])
     monkeypatch.setattr(sys, "argv", [str(RUN_PY)])
     with pytest.raises(IndexError):
         runpy.run_path(str(RUN_PY), run_name="__main__")

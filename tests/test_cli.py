@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
-from experiments.sweeper import GridSweeper
+from experiments.launch import cli
+from experiments.launch.grid import GridSweeper
 from vae.config import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments import cli
+from experiments.launch import cli
 from tests.conftest import tiny_config
 from vae import config as vae_config
 from vae.config import Config, ConfigError, validate

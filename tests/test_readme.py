@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from experiments import cli, report, sweep
+from experiments import report, sweep
+from experiments.launch import cli
 from experiments.progress import Progress
 from tests.conftest import tiny_config
 

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import cli, report, sweep
+from experiments import report, sweep
 from experiments.collect import collect
+from experiments.launch import cli
+from experiments.launch.grid import GridSweeper, key_of
+from experiments.launch.search import OptunaSweeper
 from experiments.report import read
-from experiments.search import OptunaSweeper
 from experiments.search_report import Search, confirmation
-from experiments.sweeper import GridSweeper, key_of
 from tests.conftest import composed, tiny_config
 from tests.test_sweep import Silent
 from vae.config import Config, ConfigError, identity

@@ -1,15 +1,15 @@
 """Hydra takes only classes that are defined below hydra_plugins."""
 
-from experiments import launcher, search, sweeper
+from experiments.launch import grid, launcher, search
 
 
 class StackedLauncher(launcher.StackedLauncher):
-    """Hydra's name for experiments.launcher.StackedLauncher."""
+    """Hydra's name for experiments.launch.launcher.StackedLauncher."""
 
 
-class GridSweeper(sweeper.GridSweeper):
-    """Hydra's name for experiments.sweeper.GridSweeper."""
+class GridSweeper(grid.GridSweeper):
+    """Hydra's name for experiments.launch.grid.GridSweeper."""
 
 
 class OptunaSweeper(search.OptunaSweeper):
-    """Hydra's name for experiments.search.OptunaSweeper."""
+    """Hydra's name for experiments.launch.search.OptunaSweeper."""

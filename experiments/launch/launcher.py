@@ -50,7 +50,7 @@ class StackedLauncher(Launcher):
         Raises:
             ConfigError: if any job has a setting that cannot be used; nothing was trained or written then.
         """
-        from experiments.job import train_jobs
+        from experiments.launch.job import train_jobs
 
         composed = []
         for i, overrides in enumerate(job_overrides):

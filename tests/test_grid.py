@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
-from experiments.sweeper import GridSweeper, supersedes
+from experiments.launch import cli
+from experiments.launch.grid import GridSweeper, supersedes
 from tests.conftest import composed
 from vae.config import Config, ConfigError, settings
 

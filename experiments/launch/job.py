@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import FAILURE, USAGE, Stop, SweepFailed, typed
+from experiments.launch.cli import FAILURE, USAGE, Stop, SweepFailed, typed
 from experiments.progress import Progress
 from experiments.sweep import Outcome, execute, plan
 from vae.config import ConfigError

@@ -23,8 +23,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import typed
-from experiments.launcher import Composer, StackedLauncher
+from experiments.launch.cli import typed
+from experiments.launch.launcher import Composer, StackedLauncher
 from vae.config import Config, ConfigError, Dataset, settings
 
 

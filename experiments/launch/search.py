@@ -25,9 +25,9 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from experiments.cli import SweepFailed, typed
+from experiments.launch.cli import SweepFailed, typed
+from experiments.launch.grid import GridSweeper, as_override, key_of, plain_text, supersedes, values_of
 from experiments.result import COLUMNS
-from experiments.sweeper import GridSweeper, as_override, key_of, plain_text, supersedes, values_of
 from vae.config import Config, ConfigError, identity, settings
 
 if TYPE_CHECKING:
