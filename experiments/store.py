@@ -1,61 +1,34 @@
-"""Run folders: a run is its config, and its folder is named by the fingerprint of all that can change its numbers.
+"""Run folders, and the only writer of files.
 
     outputs/runs/<readable>-<fingerprint>/
-        config.yaml           the resolved settings
+        config.yaml           the settings
         .hydra/               the same as Hydra composed it, with its overrides
         provenance.json       command, versions, git commit, device, threads, times: what must not change the numbers
-        history.csv           a row an epoch
+        history.csv           one row per epoch
         run.log               what happened, with times
-        checkpoint.pt         where an unfinished run goes on; checkpoint.previous.pt is the one before
-        model.pt              the trained parameters
-        samples.png, reconstructions.png
-        traversals.png, ...   more pictures, where they were asked for (experiments/pictures.py)
-        failed.json           why the last attempt failed (gone once one succeeds)
-        result.json           the final numbers, written last: its presence means finished
+        checkpoint.pt         where an unfinished run continues; checkpoint.previous.pt is the one before
+        failed.json           why the last attempt failed (removed once one succeeds)
+        model.safetensors     the trained parameters
+        result.json           how training ended, written last: if it is there, the run is trained
+        metrics/, *.npz, *.png    what experiments.evaluate computed from the model; may be deleted and recomputed
 
-Every file is written whole or not at all. Nothing of a finished run is ever written again.
+Every file is written whole or not at all. What training wrote is never changed after result.json.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import io
 import json
+import math
 import os
-import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from vae.config import Config, identity
+from experiments.locks import locked
 
-CHECKPOINT_MAGIC = b"VAECKPT1"
-
-
-def fingerprint(config: Config, content_hash: str) -> str:
-    """Ten hex digits over the settings that decide the numbers, the training's version and the dataset's content."""
-    text = json.dumps({**identity(config), "content": content_hash}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def readable(config: Config, dataset: str, z_dim: int) -> str:
-    """The part of a folder's name that a person reads; it need not be unique."""
-
-    def number(x: float) -> str:
-        return f"{x:.6g}"
-
-    beta = number(config.beta.value) + {"constant": "", "warmup": "w", "cyclical": "c"}[config.beta.kind]
-    parts = [dataset, config.model.kind, f"z{z_dim}", f"b{beta}"]
-    if config.objective.kind == "per_dim":
-        parts.append("per_dim")
-    else:
-        parts.append(f"x{number(config.x_var.value)}" + ("l" if config.x_var.kind == "learned" else ""))
-    repeat = config.label_repeat.value if config.label_repeat.kind == "fixed" else "match"
-    parts.append("none" if config.label_placement.kind == "none" else f"{config.label_placement.kind}{repeat}")
-    return "-".join([*parts, f"s{config.seed}"])
+RESULT_VERSION = 2  # of result.json
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -81,8 +54,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())
+def finite(value: Any) -> Any:
+    """The value with every float that is not finite as None, inside lists, tuples and dictionaries too."""
+    if isinstance(value, Mapping):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
+    """Writes a value as JSON, whole or not at all; NaN and infinities become null."""
+    text = json.dumps(finite(value), indent=1, allow_nan=False, sort_keys=sort_keys)
+    write_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read; the message is one line that names the file.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(e).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: cannot be read (not a JSON object)")
+    return content
 
 
 class RunFolder:
@@ -100,82 +102,46 @@ class RunFolder:
         return self.path.name
 
     def result(self) -> dict[str, Any] | None:
-        """The final numbers, or None while the run is not finished; a file that is damaged is none."""
-        return self._json("result.json")
+        """How training ended, or None while it has not: a damaged result.json counts as none."""
+        result = self.read("result.json")
+        return result if result and result.get("schema_version") == RESULT_VERSION else None
 
     def failure(self) -> dict[str, Any] | None:
-        """Why the last attempt failed, or None."""
-        return self._json("failed.json")
+        """Why the last attempt failed (`reason`, `traceback`, `time`), or None."""
+        return self.read("failed.json")
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def status(self) -> str:
+        """How training stands: ok, diverged, failed or missing (not finished)."""
+        if (result := self.result()) is not None:
+            return result["status"]
+        return "failed" if self.failure() is not None else "missing"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The object in one of the folder's JSON files, or None where there is none or it is damaged."""
         try:
-            return json.loads((self.path / name).read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return read_json(self.path / name)
+        except (FileNotFoundError, ValueError):
             return None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[bool]:
-        """Holds the run for this process; gives False at once if another one has it.
-
-        The lock is the kernel's, on the folder itself, so it ends with the process however that dies.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
-                leftover.unlink()
-            yield True
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractContextManager[bool]:
+        """Holds the run for this process and thread; yields False at once if someone else has it."""
+        return locked(self.path.parent, self.name)
 
     def log(self, line: str) -> None:
         with open(self.path / "run.log", "a") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
-    def write(self, name: str, data: bytes | str | dict[str, Any]) -> None:
-        """Writes one of the run's files whole or not at all; a dictionary becomes JSON."""
-        if isinstance(data, dict):
+    def write(self, name: str, data: bytes | str | Mapping[str, Any]) -> None:
+        """Writes one of the run's files whole or not at all; a mapping becomes JSON."""
+        if isinstance(data, Mapping):
             write_json(self.path / name, data)
         else:
             write_atomic(self.path / name, data.encode() if isinstance(data, str) else data)
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replaces the checkpoint, keeping the one before."""
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        payload = buffer.getvalue()
-        current = self.path / "checkpoint.pt"
-        if current.exists():
-            os.replace(current, self.path / "checkpoint.previous.pt")
-        write_atomic(current, CHECKPOINT_MAGIC + hashlib.sha256(payload).digest() + payload)
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest sound checkpoint, or None; a damaged one is reported in the log and passed over."""
-        import torch
-
-        for name in ("checkpoint.pt", "checkpoint.previous.pt"):
-            try:
-                data = (self.path / name).read_bytes()
-            except FileNotFoundError:
-                continue
-            head = len(CHECKPOINT_MAGIC) + 32
-            payload = data[head:]
-            if data[:head] == CHECKPOINT_MAGIC + hashlib.sha256(payload).digest():
-                with contextlib.suppress(pickle.UnpicklingError, RuntimeError):  # a sound file of something else
-                    return torch.load(io.BytesIO(payload), weights_only=True)
-            self.log(f"{name} is damaged and was not used")
-        return None
-
-    def drop_checkpoints(self) -> None:
-        for name in ("checkpoint.pt", "checkpoint.previous.pt", "failed.json"):
-            (self.path / name).unlink(missing_ok=True)
+    def remove_leftovers(self) -> None:
+        """Removes temporary files of a process that was killed while it wrote; only for the holder of the lock."""
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink()
 
 
 def runs_dir(output_dir: str | Path) -> Path:

@@ -1,8 +1,8 @@
-"""Every setting: its type, unit, default, allowed range and meaning, and the checks that need no data.
+"""The settings that can change a run's numbers: type, unit, default, range and meaning, and checks that need no data.
 
-This module imports neither torch nor Hydra, so that help texts and complaints about bad settings come at once.
-A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds, and giving it
-there is an error rather than ignored.
+This module imports neither torch nor Hydra, so that help texts and complaints about bad settings appear at once.
+A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds. Giving it there
+is an error.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-# Part of every run's identity: raise it whenever a change makes the same settings give other numbers
-# (tests/test_train.py holds a short seeded run against its recorded losses).
-TRAINING_VERSION = 2
+# Part of every run's identity. Raise it whenever the same settings give other numbers than before
+# (tests/test_train.py compares a short seeded run with its recorded losses).
+TRAINING_VERSION = 3
 
 
 class ConfigError(ValueError):
@@ -32,7 +32,6 @@ def setting(
     le: float | None = None,
     kinds: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
-    affects_result: bool = True,
 ) -> Any:
     """A dataclass field with its documentation and range.
 
@@ -41,12 +40,11 @@ def setting(
         unit: of the value, for example "nats" or "images".
         choices: the words allowed, where the value is a word.
         gt, ge, le: bounds of a number, or of each number of a list.
-        kinds: the kinds of its group that use this setting; it must be None under the others. Empty: all.
+        kinds: the kinds of its group that use this setting. It must be None under the others. Empty: all kinds.
         optional: more kinds that use it, under which it may be None.
-        affects_result: False for a setting that cannot change a run's numbers, and so is not part of its identity.
     """
     meta = {"doc": doc, "unit": unit, "choices": choices, "gt": gt, "ge": ge, "le": le}
-    meta |= {"kinds": kinds, "optional": optional, "affects_result": affects_result}
+    meta |= {"kinds": kinds, "optional": optional}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -58,9 +56,7 @@ DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "ima
 @dataclass
 class Dataset:
     kind: str = setting("mnist_5k", "which images", choices=DATASETS)
-    root: str | None = setting(
-        "data", "folder or file that holds the images, or folder that takes the download", affects_result=False
-    )
+    root: str | None = setting("data", "folder or file that holds the images, or folder that takes the download")
     size: int | None = setting(
         None,
         "height and width that pictures are resized to; null leaves those of torchvision and npz as they are",
@@ -79,6 +75,9 @@ class Dataset:
         optional=("torchvision", "npz"),
     )
     name: str | None = setting(None, "class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",))
+    validation: float = setting(
+        0.0, "share of the training images held out for choosing settings", unit="share", ge=0, le=0.5
+    )
 
 
 @dataclass
@@ -104,15 +103,15 @@ class Model:
     )
     pixels: str | None = setting(
         None,
-        "signed: inside the networks a pixel x is 2x - 1, so that grey is 0, which photographs train faster by; "
-        "null: it is as it is",
+        "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0, with which photographs train "
+        "faster; null: x stays as it is",
         choices=("signed",),
         optional=("mlp", "conv", "linear"),
     )
     logvar_max: float | None = setting(
         None,
-        "upper bound of the encoder's logvar (the prior's is 0): without one a single odd image can throw training "
-        "off, by exp(logvar)",
+        "upper bound of the encoder's logvar (the prior's is 0): without one, a single odd image can derail training "
+        "through exp(logvar)",
         gt=0,
         le=50,
         optional=("mlp", "conv", "linear"),
@@ -195,61 +194,17 @@ class Objective:
 @dataclass
 class Trainer:
     epochs: int = setting(50, "passes over the training images", unit="epochs", ge=1)
-    batch_size: int = setting(128, "images a step", unit="images", ge=1)
+    batch_size: int = setting(128, "images per step", unit="images", ge=1)
     lr: float = setting(1e-3, "learning rate of Adam", gt=0, le=10)
     lr_schedule: str = setting(
-        "constant", "cosine lets the learning rate fall to 0 over the training", choices=("constant", "cosine")
+        "constant", "cosine: the learning rate falls to 0 at the last step", choices=("constant", "cosine")
     )
     tf32: bool = setting(False, "on a GPU, matrix products in TensorFloat-32: faster, 10 bits of mantissa")
-    device: str = setting(
-        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"), affects_result=False
-    )
-    threads: int = setting(
-        0, "CPU threads; 0 leaves the choice to torch", unit="threads", ge=0, le=1024, affects_result=False
-    )
-    stack_size: int = setting(
-        0, "runs of a sweep trained at once; 0 chooses from the memory", unit="runs", ge=0, affects_result=False
-    )
-    checkpoint_seconds: float = setting(
-        60.0,
-        "time between checkpoints, stretched where writing takes over 2 % of the training; 0: after each epoch",
-        unit="seconds",
-        ge=0,
-        affects_result=False,
-    )
-
-
-@dataclass
-class Logger:
-    kind: str = setting(
-        "csv",
-        "where a run is recorded besides its folder",
-        choices=("csv", "tensorboard", "mlflow"),
-        affects_result=False,
-    )
-    store: str | None = setting(
-        None, "folder that holds the record", kinds=("tensorboard", "mlflow"), affects_result=False
-    )
-
-
-@dataclass
-class Study:
-    """What an experiment is called and asks; it changes the report, never a run."""
-
-    name: str | None = setting(None, "experiment that the run was started by", affects_result=False)
-    title: str | None = setting(None, "headline of the report", affects_result=False)
-    question: str | None = setting(None, "what the experiment is to find out", affects_result=False)
-    published: list[dict[str, Any]] = setting(
-        [],
-        "rows of the study's table: settings, and its figures under this project's column names",
-        affects_result=False,
-    )
-    source: str | None = setting(None, "where the published figures come from", affects_result=False)
 
 
 @dataclass
 class Config:
-    """All settings of one run."""
+    """All settings that can change the numbers of one run."""
 
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
@@ -260,10 +215,7 @@ class Config:
     label_repeat: LabelRepeat = field(default_factory=LabelRepeat)
     objective: Objective = field(default_factory=Objective)
     trainer: Trainer = field(default_factory=Trainer)
-    logger: Logger = field(default_factory=Logger)
-    study: Study = field(default_factory=Study)
     seed: int = setting(0, "start of every random generator of the run", ge=0, le=2**63 - 1)
-    output_dir: str = setting("outputs", "folder that takes runs/ and reports/", affects_result=False)
 
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
@@ -271,7 +223,7 @@ TYPES |= {"list[int]": "a list of whole numbers, each"}
 
 
 def allowed(meta: Mapping[str, Any]) -> str:
-    """What a setting may be, in words: "a number > 0", "one of a, b"."""
+    """What a setting may be, in words: "a number > 0" or "one of a, b"."""
     if meta["choices"]:
         return "one of " + ", ".join(meta["choices"])
     bounds = [
@@ -324,15 +276,13 @@ def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> No
 
 
 def validate(config: Config) -> None:
-    """Checks all that can be checked without the data.
+    """Checks everything that can be checked without the data.
 
     Raises:
         ConfigError: for the first setting that is out of range, missing, or not used by the chosen kind.
     """
     for name, value, meta, group in settings(config):
         _check_one(name, value, meta, group)
-    if not config.output_dir:
-        raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
     wanted = {"image_folder": "a folder with train/<class>/* and test/<class>/*", "npz": "a file of arrays"}
     if config.dataset.kind in wanted and not config.dataset.root:
         raise ConfigError(f"dataset.root=null: must be given; allowed: {wanted[config.dataset.kind]}")
@@ -347,25 +297,19 @@ def validate(config: Config) -> None:
         raise ConfigError("x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo")
 
 
-def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's settings, by dotted name, that have a part in it.
+def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups that have no part in a run with these settings, as prefixes of dotted names.
 
-    Left out are `label_repeat` where no network is given the label, `x_var` under the objective that has none, and what
-    is None.
+    These are `label_repeat.` where no network is given the label, and `x_var.` under the objective that has none.
     """
-    unused = []
+    prefixes = []
     if values.get("label_placement.kind") == "none":
-        unused.append("label_repeat.")
+        prefixes.append("label_repeat.")
     if values.get("objective.kind") == "per_dim":
-        unused.append("x_var.")
-    return {k: v for k, v in values.items() if v is not None and not k.startswith(tuple(unused))}
+        prefixes.append("x_var.")
+    return tuple(prefixes)
 
 
-def identity(config: Config) -> dict[str, Any]:
-    """The settings that decide a run's numbers, by dotted name: what its fingerprint is made of.
-
-    Left out are paths, device and the like, and settings that have no part in this run. Two configs with equal identity
-    are the same run.
-    """
-    kept = {name: value for name, value, meta, _ in settings(config) if meta["affects_result"]}
-    return {**in_use(kept), "training_version": TRAINING_VERSION}
+def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted name, that have a part in a run: not None, and not in an unused group."""
+    return {k: v for k, v in values.items() if v is not None and not k.startswith(unused(values))}

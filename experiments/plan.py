@@ -1,0 +1,82 @@
+"""What is to be trained: every run of a sweep with its data and its folder, checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.identity import fingerprint, readable
+from experiments.settings import Settings, validate
+from experiments.store import RunFolder, runs_dir
+from vae import data as vae_data
+from vae.config import ConfigError, Dataset
+from vae.data import Facts, ImageData
+from vae.model import Architecture, resolve
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, ready to be trained: its settings were checked against its data."""
+
+    config: Settings
+    arch: Architecture
+    data: ImageData
+    facts: Facts
+    folder: RunFolder
+
+    def images_left(self) -> int:
+        """Images to be seen in training; 0 for a run that is trained."""
+        return 0 if self.folder.result() else self.config.trainer.epochs * len(self.data.train_x)
+
+
+def plan(configs: Sequence[Settings]) -> list[Run]:
+    """Checks every run against its data. A run that fails a check has written nothing.
+
+    Raises:
+        ConfigError: for the first setting that cannot be used.
+    """
+    for config in configs:
+        validate(config)
+    for config in configs:
+        images = load_data(config.dataset)
+        resolve(config, images.image_shape, images.n_classes, ())  # for its checks: the spectrum only chooses z_dim=pca
+        if config.trainer.batch_size > len(images.train_x):
+            raise ConfigError(
+                f"trainer.batch_size={config.trainer.batch_size}: out of range; "
+                f"allowed: at most {len(images.train_x)}, the training images"
+            )
+        if config.trainer.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("trainer.device=cuda: there is no usable GPU; allowed here: auto, cpu")
+    runs = []
+    for config in configs:
+        images = load_data(config.dataset)
+        facts = _facts(images, config.output_dir)
+        arch = resolve(config, images.image_shape, images.n_classes, facts.eigenvalues)
+        name = f"{readable(config, images.name, arch.z_dim)}-{fingerprint(config, images.content_hash)}"
+        runs.append(Run(config, arch, images, facts, RunFolder(runs_dir(config.output_dir) / name)))
+    return runs
+
+
+def load_data(dataset: Dataset) -> ImageData:
+    """The images that settings name; the last few are kept in memory.
+
+    Raises:
+        ConfigError: if they cannot be loaded.
+    """
+    return _load(dataclasses.astuple(dataset))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(dataset: tuple[Any, ...]) -> ImageData:
+    return vae_data.load(Dataset(*dataset))
+
+
+@functools.lru_cache(maxsize=4)
+def _facts(images: ImageData, output_dir: str) -> Facts:
+    return vae_data.facts(images, Path(output_dir) / ".cache")

@@ -1,0 +1,63 @@
+"""Where, when and from what a run was made: what is worth knowing and must not change its numbers. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def now() -> str:
+    """The local time with its zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that matter to the numbers and figures."""
+    names = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "pandas", "matplotlib")
+    return {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}}
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the code that runs; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # Without outputs/: a regenerated report does not change the code.
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)outputs")
+    return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's model, where the system tells it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def provenance() -> dict[str, Any]:
+    """What all runs of this process share: command, versions, code and system."""
+    return {"command": command(), "versions": versions(), **git_state(), "host_system": platform.system()}

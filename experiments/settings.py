@@ -1,0 +1,115 @@
+"""The settings around a run: where and how it is trained, recorded and reported. None of them changes its numbers.
+
+`Settings` is the schema of conf/: the library's `Config` with these added. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vae import config as vae_config
+from vae.config import Config, ConfigError, setting
+
+
+@dataclass
+class Trainer(vae_config.Trainer):
+    device: str = setting("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "CPU threads; 0 leaves the choice to torch", unit="threads", ge=0, le=1024)
+    stack_size: int = setting(
+        0, "runs of a sweep trained at once; 0 chooses according to the memory", unit="runs", ge=0
+    )
+    checkpoint_seconds: float = setting(
+        60.0,
+        "time between checkpoints, longer where writing would take over 2 % of the training; 0: after each epoch",
+        unit="seconds",
+        ge=0,
+    )
+
+
+@dataclass
+class Logger:
+    kind: str = setting(
+        "csv", "where a run is recorded in addition to its folder", choices=("csv", "tensorboard", "mlflow")
+    )
+    store: str | None = setting(None, "folder that holds the record", kinds=("tensorboard", "mlflow"))
+
+
+@dataclass
+class Study:
+    """What an experiment is called and asks, for its report."""
+
+    name: str | None = setting(None, "experiment that started the run")
+    title: str | None = setting(None, "headline of the report")
+    question: str | None = setting(None, "what the experiment should find out")
+    published: list[dict[str, Any]] = setting(
+        [], "rows of the study's table: settings, and its figures under this project's column names"
+    )
+    source: str | None = setting(None, "where the published figures come from")
+    pick: bool = setting(True, "whether the report recommends a setting")
+
+
+@dataclass
+class Settings(Config):
+    """All settings of one run."""
+
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    study: Study = field(default_factory=Study)
+    output_dir: str = setting("outputs", "folder for runs/ and reports/")
+
+
+def _names(config: Config) -> set[str]:
+    return {name for name, _, _, _ in vae_config.settings(config)}
+
+
+NOT_OF_THE_RESULT = frozenset(_names(Settings()) - _names(Config()) | {"dataset.root"})
+
+
+def result_settings(config: Config) -> dict[str, Any]:
+    """The settings that can change a run's numbers, by dotted name."""
+    return {name: value for name, value, _, _ in vae_config.settings(config) if name not in NOT_OF_THE_RESULT}
+
+
+def validate(config: Settings) -> None:
+    """Checks everything that can be checked without the data.
+
+    Raises:
+        ConfigError: for the first setting that cannot be used.
+    """
+    vae_config.validate(config)
+    if not config.output_dir:
+        raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
+    kind = config.logger.kind
+    if kind != "csv" and importlib.util.find_spec(kind) is None:
+        raise ConfigError(
+            f"logger={kind}: its package is not installed (pip install -e '.[{kind}]'); allowed without it: csv"
+        )
+
+
+def to_yaml(config: Settings) -> str:
+    """The text of a run's config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings in a run's folder, with `output_dir` set to where the folder lies now.
+
+    Raises:
+        ConfigError: if there are none or they cannot be read; the message is one line that names the file.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(path)))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
+        reason = " ".join(str(e).split()[:30]) or type(e).__name__
+        raise ConfigError(f"{path}: cannot be read ({reason})") from None
+    assert isinstance(config, Settings)
+    config.output_dir = str(folder.parent.parent)
+    return config
