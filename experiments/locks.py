@@ -1,7 +1,7 @@
 """Locks on runs: one file for all runs of a folder, in which each run is one byte.
 
-A process needs a single descriptor for any number of locks. The locks are the kernel's and end with the process, however
-it dies.
+A process needs a single descriptor for any number of locks. The locks are the kernel's and end with the process,
+however it dies.
 """
 
 from __future__ import annotations

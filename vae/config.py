@@ -1,8 +1,8 @@
 """The settings that can change a run's numbers: type, unit, default, range and meaning, and checks that need no data.
 
 This module imports neither torch nor Hydra, so that help texts and complaints about bad settings appear at once.
-A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds. Giving it there
-is an error.
+A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds. Giving it
+there is an error.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ class ConditionalVAE(nn.Module):
 
     Args:
         arch: shapes and functions.
-        generators: one a run; run k's weights are drawn from generator k alone.
+        generators: one per run; run k's weights are drawn from generator k alone.
     """
 
     def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
@@ -297,3 +297,9 @@ class ConditionalVAE(nn.Module):
         if self.arch.output == "sigmoid":
             return torch.sigmoid(x_hat)
         return (x_hat + 1) / 2 if self.arch.pixels == "signed" else x_hat
+
+
+def n_parameters(arch: Architecture) -> int:
+    """The trained numbers of one run, counted without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in ConditionalVAE(arch, [torch.Generator("cpu")]).parameters())

@@ -32,7 +32,7 @@ class Stack:
     so that the step can be captured as a CUDA graph.
 
     Args:
-        configs: one a run.
+        configs: one per run.
         arch: of all.
         device: where the parameters live.
     """
@@ -75,8 +75,12 @@ class Stack:
         for group in groups:
             # Adam reads a rate in double precision on the CPU, and in single where it lies on a GPU.
             dtype = torch.float64 if device.type == "cpu" else torch.float32
-            group["lr"] = torch.zeros((), dtype=dtype, device=device)
+            rate = configs[group["run"]].trainer.lr * group["factor"]
+            group["lr"] = torch.tensor(rate, dtype=dtype, device=device)
         self.optimizer = torch.optim.Adam(groups, fused=True, capturable=True)
+        self._scheduled = [
+            group for group in self.optimizer.param_groups if configs[group["run"]].trainer.lr_schedule != "constant"
+        ]
 
     @property
     def n_runs(self) -> int:
@@ -114,17 +118,21 @@ class Stack:
                 view.grad = grad
         self.optimizer.step()
 
-    def learning_rate(self, k: int) -> float:
-        """Run k's learning rate in the current epoch."""
+    def learning_rate(self, k: int, step: int, steps: int) -> float:
+        """Run k's learning rate at a step of the training, counted from 0 over all epochs.
+
+        Args:
+            steps: of the whole training. With `cosine` the rate of the last one is 0.
+        """
         trainer = self.configs[k].trainer
-        if trainer.lr_schedule == "cosine":
-            return trainer.lr * 0.5 * (1 + math.cos(math.pi * self.epoch / trainer.epochs))
+        if trainer.lr_schedule == "cosine" and steps > 1:
+            return trainer.lr * 0.5 * (1 + math.cos(math.pi * step / (steps - 1)))
         return trainer.lr
 
-    def set_learning_rates(self) -> None:
-        """Puts each run's learning rate for the current epoch into the optimizer."""
-        for group in self.optimizer.param_groups:
-            group["lr"].fill_(self.learning_rate(group["run"]) * group["factor"])
+    def set_learning_rates(self, step: int, steps: int) -> None:
+        """Puts the rates of a step into the optimizer, whose tensors a captured step reads."""
+        for group in self._scheduled:
+            group["lr"].fill_(self.learning_rate(group["run"], step, steps) * group["factor"])
 
     def state(self, k: int) -> dict[str, Any]:
         """All of run k: tensors (copies, on the CPU), numbers and lists; safe for torch.load(weights_only=True)."""
@@ -140,7 +148,7 @@ class Stack:
         return {
             "parameters": {name: view[row].cpu().clone() for name, (view, row) in parts.items()},
             "optimizer": moments,
-            "device": self.device.type,  # generators of another kind of device cannot go on from this state
+            "device": self.device.type,  # generators of another kind of device cannot continue from this state
             "generator": self.epoch_start[k].clone(),
             "epoch": self.epoch,
             "step": self.step,
@@ -152,7 +160,7 @@ class Stack:
     def of(
         cls, configs: Sequence[Config], arch: Architecture, device: torch.device, states: Sequence[dict[str, Any]]
     ) -> Stack:
-        """A stack that goes on from the states of runs that are all at the same epoch and step."""
+        """A stack that continues from the states of runs that are all at the same epoch and step."""
         stack = cls(configs, arch, device)
         positions = {(state["epoch"], state["step"]) for state in states}
         assert len(positions) == 1, f"runs at different positions cannot be stacked: {positions}"
@@ -178,9 +186,9 @@ class Stack:
 
 
 def takes_stacks_whole(device: torch.device) -> bool:
-    """Whether Adam has one tensor for all runs of a parameter, rather than one a run.
+    """Whether Adam has one tensor for all runs of a parameter, rather than one per run.
 
-    That takes the least calls, which is what counts on a GPU. On the CPU the last few elements of a tensor are rounded
-    otherwise than the rest, so that a run's last bits would depend on its neighbours.
+    That needs the fewest calls, which is what counts on a GPU. On the CPU the last few elements of a tensor are rounded
+    differently from the rest, so that a run's last bits would depend on its neighbours.
     """
     return device.type == "cuda"

@@ -21,9 +21,9 @@ def pixels(images: Tensor, index: Tensor) -> Tensor:
 
 
 def train_step(stack: Stack, images: Tensor, labels: Tensor, index: Tensor, noise: Tensor, beta: Tensor) -> None:
-    """One step of training of every run, and its part in the sums of the epoch.
+    """One training step of every run, and its share of the sums of the epoch.
 
-    It draws nothing, reads no value of a tensor and leaves its effect in the stack's own tensors, so that it can be
+    It draws no random numbers, reads no value of a tensor and changes only the stack's own tensors, so that it can be
     captured as a CUDA graph (vae/capture.py).
 
     Args:
@@ -42,21 +42,21 @@ def train_step(stack: Stack, images: Tensor, labels: Tensor, index: Tensor, nois
     stack.zero_grad()
     losses.sum().backward()
     stack.optimizer_step()
-    # Weighted by the images, so that a short last batch does not count for more than it is.
+    # Weighted by the number of images, so that a short last batch counts for what it is.
     stack.totals += torch.stack([sse, kl, losses]).detach().double() * index.shape[1]
 
 
 def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[int], bool]) -> bool:
     """Trains every run of the stack for the rest of its current epoch, and adds a row to each run's history.
 
-    Nothing in here waits for the device: the sums of the epoch are read at its end. On a GPU a step is captured as a
-    CUDA graph once and replayed from then on.
+    Nothing here waits for the device: the sums of the epoch are read at its end. On a GPU a step is captured as a CUDA
+    graph once and replayed from then on.
 
     Args:
         images: (N, D) uint8, on the stack's device.
         labels: (N,) int64, likewise.
-        pause: called after each step with the images seen in it over all runs; at True the epoch is left where it
-            stands (`stack.state` then holds the position, and calling train_epoch again goes on from it).
+        pause: called after each step with the images seen in it over all runs. If it returns True, the epoch is left
+            where it stands: `stack.state` then holds the position, and train_epoch continues from it.
 
     Returns:
         True at the end of the epoch, False if it was left before.
@@ -73,14 +73,15 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
         [torch.randn(n_images, arch.z_dim, generator=g, device=stack.device) for g in stack.generators]
     )  # (K, N, k)
     schedules = [objective.beta_schedule(c.beta, trainer.epochs, steps) for c in stack.configs]
-    here = slice(stack.epoch * steps, (stack.epoch + 1) * steps)
+    first, total = stack.epoch * steps, trainer.epochs * steps  # steps before this epoch, steps of the training
+    here = slice(first, first + steps)
     betas = torch.tensor(np.stack([s[here] for s in schedules], axis=1), dtype=torch.float32).to(stack.device)  # (S, K)
-    stack.set_learning_rates()
 
     one_step = functools.partial(train_step, stack)
     for step in range(stack.step, steps):
         batch = slice(step * trainer.batch_size, (step + 1) * trainer.batch_size)
         index = order[:, batch]  # (K, B)
+        stack.set_learning_rates(first + step, total)
         stack.call(one_step, (images, labels), (index, noise[:, batch], betas[step]))
         stack.step = step + 1
         if pause(index.numel()) and stack.step < steps:
@@ -90,7 +91,7 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
     x_vars = stack.log_x_var.detach().exp().tolist()
     for k in range(n_runs):
         row = {"epoch": stack.epoch + 1, "train_sse": means[0][k], "train_kl": means[1][k], "train_loss": means[2][k]}
-        row |= {"beta": betas[-1, k].item(), "x_var": x_vars[k], "lr": stack.learning_rate(k)}
+        row |= {"beta": betas[-1, k].item(), "x_var": x_vars[k], "lr": stack.learning_rate(k, first + steps - 1, total)}
         stack.history[k].append(row)
     stack.epoch += 1
     stack.step = 0
