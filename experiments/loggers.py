@@ -1,9 +1,9 @@
 """Runs in TensorBoard or MLflow: settings, curves, final numbers and pictures, copied from the run's folder.
 
-A logger has no state of its own and no part in the training. It brings the store up to what the run's folder says, at
-each checkpoint, so that the curves of a long run can be watched, and once when the run is finished. So a run that was
-killed goes on in the same record without a point twice, and one that was finished before the logger was asked for is
-recorded as it is, not trained again.
+A logger has no state of its own and no part in the training. It brings its store up to date with the run's folder: at
+each checkpoint, so that a long run can be watched, when training ends, and once more with the numbers when the run is
+evaluated. A run that was killed continues in the same record, with no point twice. A run that was finished before the
+logger was asked for is recorded from its folder and not trained again.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ from __future__ import annotations
 import csv
 import datetime
 import fcntl
-import importlib.util
-import json
 import logging
 import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.result import COLUMNS
-from experiments.store import write_atomic
-from vae.config import Config, ConfigError, identity
-
-if TYPE_CHECKING:
-    from experiments.store import RunFolder
-    from experiments.sweep import Run
+from experiments.plan import Run
+from experiments.settings import result_settings
+from experiments.store import RunFolder, write_atomic
+from vae.config import in_use
 
 PICTURES = ("samples", "reconstructions")
 COMPARED = ("test_sse", "test_kl", "test_bits_per_dim", "sample_ffd")  # columns of TensorBoard's table of settings
@@ -38,23 +33,23 @@ EXPERIMENT = "vae-ablation"  # what MLflow calls all runs of a store together
 MLFLOW_BATCH = 1000  # numbers that MLflow takes at once
 
 
-def check(config: Config) -> None:
-    """Raises ConfigError if the logger's package is not installed."""
-    kind = config.logger.kind
-    if kind != "csv" and importlib.util.find_spec(kind) is None:
-        raise ConfigError(
-            f"logger={kind}: its package is not installed (pip install -e '.[{kind}]'); allowed without it: csv"
-        )
+def record(run: Run, note: Callable[[str], None], metrics: Mapping[str, Any] | None = None) -> None:
+    """Brings the run's record up to date with its folder. What is recorded already stays as it is.
 
-
-def record(run: Run) -> None:
-    """Brings the run's record up to its folder; what is there already is left as it is."""
+    Args:
+        note: told in one line why the run cannot be recorded; nothing is raised.
+        metrics: what the evaluation found, by column. With them the record of a run is complete.
+    """
     config = run.config.logger
     if config.store is None:  # csv
         return
     store = Path(config.store).absolute()
-    with _locked(store):
-        {"tensorboard": _tensorboard, "mlflow": _mlflow}[config.kind](store, run)
+    try:
+        with _locked(store):
+            {"tensorboard": _tensorboard, "mlflow": _mlflow}[config.kind](store, run, metrics)
+    except Exception as e:
+        reason = " ".join(f"{type(e).__name__}: {e}".split())
+        note(f"logger={config.kind}: cannot record {run.folder.name}: {reason}")
 
 
 _threads = threading.Lock()  # flock is between processes on some network disks
@@ -62,7 +57,7 @@ _threads = threading.Lock()  # flock is between processes on some network disks
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Holds a store for this thread: neither MLflow's database nor the making of its tables is for several at once."""
+    """Holds a store for this thread: MLflow's database does not support several writers, nor does the making of it."""
     store.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(store, os.O_RDONLY)
     try:
@@ -73,12 +68,13 @@ def _locked(store: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-# ---------------------------------------------------------------------------------------------- what a folder says
+# --- what a folder says
 
 
 def settings(run: Run) -> dict[str, int | float | str]:
-    """What the run's numbers depend on, by dotted name; a list as text."""
-    return {k: v if isinstance(v, int | float | str) else str(v) for k, v in identity(run.config).items()}
+    """The settings that have a part in the run, by dotted name; a list as text."""
+    used = in_use(result_settings(run.config))
+    return {k: v if isinstance(v, int | float | str) else str(v) for k, v in used.items()}
 
 
 def curves(folder: RunFolder) -> list[dict[str, float]]:
@@ -90,33 +86,40 @@ def curves(folder: RunFolder) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text.splitlines())]
 
 
-def final_numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers of result.json that are no settings."""
-    found = {k: result.get(k) for k in COLUMNS}
+def final_numbers(result: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, float]:
+    """The finite numbers of how training ended and of the evaluation."""
+    found = {**result, **(metrics or {})}
+    found.pop("schema_version", None)
     return {k: float(v) for k, v in found.items() if isinstance(v, int | float) and math.isfinite(v)}
 
 
+def is_complete(result: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None) -> bool:
+    """Whether nothing can be added: the run is evaluated, or diverged and has no model to evaluate."""
+    return result is not None and (metrics is not None or result["status"] == "diverged")
+
+
 def _milliseconds(run: Run, moment: str) -> int | None:
-    """When the run `started` or `finished`, since 1970; a run that diverged has no end."""
-    text = json.loads((run.folder.path / "provenance.json").read_text()).get(moment)
+    """When the run `started` or `finished`, since 1970; None where provenance.json does not say."""
+    text = (run.folder.read("provenance.json") or {}).get(moment)
     return text and round(1000 * datetime.datetime.fromisoformat(text).timestamp())
 
 
-# ---------------------------------------------------------------------------------------------- TensorBoard
+# --- TensorBoard
 
 
-def _tensorboard(store: Path, run: Run) -> None:
-    """A folder for each run; an event file for the epochs since the last, named by its own last, written whole.
+def _tensorboard(store: Path, run: Run, metrics: Mapping[str, Any] | None) -> None:
+    """One folder per run; each event file holds the epochs since the one before and is named by its last epoch.
 
-    Nothing is written or removed behind the file that an open TensorBoard has come to.
+    A file is written whole, and no earlier one is touched, because an open TensorBoard has read it already.
     """
     result, rows = run.folder.result(), curves(run.folder)
+    complete = is_complete(result, metrics)
     there = sorted((store / run.folder.name).glob(f"{EVENTS}*"))
     if there and there[-1].name == f"{EVENTS}finished":
         return
     recorded = int(there[-1].name.removeprefix(EVENTS)) if there else -1
     last = int(rows[-1]["epoch"]) if rows else 0
-    if last <= recorded and not result:
+    if last <= recorded and not complete:
         return
     import numpy as np
     from PIL import Image
@@ -132,27 +135,27 @@ def _tensorboard(store: Path, run: Run) -> None:
             if row["epoch"] > recorded:
                 for name in row.keys() - {"epoch"}:
                     writer.add_scalar(f"history/{name}", row[name], int(row["epoch"]))
-        for name, value in final_numbers(result or {}).items():
+        for name, value in (final_numbers(result or {}, metrics) if complete else {}).items():
             writer.add_scalar(f"result/{name}", value, last)
-        for name in PICTURES if result else ():
+        for name in PICTURES if complete else ():
             if (path := run.folder.path / f"{name}.png").exists():
                 with Image.open(path) as picture:
                     writer.add_image(name, np.asarray(picture.convert("RGB")), last, dataformats="HWC")
         writer.close()
         (written,) = Path(folder).iterdir()
         (store / run.folder.name).mkdir(exist_ok=True)
-        name = f"{EVENTS}{'finished' if result else f'{last:08}'}"
+        name = f"{EVENTS}{'finished' if complete else f'{last:08}'}"
         write_atomic(store / run.folder.name / name, written.read_bytes())
 
 
-# ---------------------------------------------------------------------------------------------- MLflow
+# --- MLflow
 
 
-def _mlflow(store: Path, run: Run) -> None:
-    """One MLflow run for each run, found again by its tag `run`; FINISHED is the last that is written of it."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for reports to its makers
+def _mlflow(store: Path, run: Run, metrics: Mapping[str, Any] | None) -> None:
+    """One MLflow run per run, found again by its tag `run`; its end is written last."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a new database is told of in ten lines
+        logging.getLogger(name).setLevel(logging.WARNING)  # a new database would announce itself in ten lines
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
@@ -171,13 +174,13 @@ def _mlflow(store: Path, run: Run) -> None:
         client.log_batch(run_id, params=[Param(k, str(v)) for k, v in settings(run).items()])
     rows = [row for row in curves(folder) if row["epoch"] > done.get("history/epoch", 0)]
     now = _milliseconds(run, "finished") or round(1000 * datetime.datetime.now().timestamp())
-    metrics = [Metric(f"history/{k}", v, now, int(row["epoch"])) for row in rows for k, v in row.items()]
+    points = [Metric(f"history/{k}", v, now, int(row["epoch"])) for row in rows for k, v in row.items()]
     size = MLFLOW_BATCH // max(len(rows[0]), 1) * len(rows[0]) if rows else 1  # whole epochs, each there or not
-    for start in range(0, len(metrics), size):
-        client.log_batch(run_id, metrics[start : start + size])
-    if result is None:
+    for start in range(0, len(points), size):
+        client.log_batch(run_id, points[start : start + size])
+    if result is None or not is_complete(result, metrics):
         return
-    final = {f"result/{k}": v for k, v in final_numbers(result).items() if f"result/{k}" not in done}
+    final = {f"result/{k}": v for k, v in final_numbers(result, metrics).items() if f"result/{k}" not in done}
     client.log_batch(run_id, [Metric(k, v, now, result["epochs_done"]) for k, v in final.items()])
     for name in PICTURES:
         if (path := folder.path / f"{name}.png").exists():

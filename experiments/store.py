@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.locks import locked
+from vae.config import ConfigError
 
 RESULT_VERSION = 2  # of result.json
 
@@ -152,3 +153,21 @@ def all_runs(output_dir: str | Path) -> list[RunFolder]:
     """Every run folder, by name."""
     folder = runs_dir(output_dir)
     return [RunFolder(p) for p in sorted(folder.iterdir()) if p.is_dir()] if folder.is_dir() else []
+
+
+def prepare_output(output_dir: str | Path) -> None:
+    """Makes the folder of the runs.
+
+    Raises:
+        ConfigError: if nothing can be written there.
+    """
+    folder = runs_dir(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}.tmp"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise ConfigError(
+            f"output_dir={output_dir}: cannot be written to ({e.strerror}); allowed: a folder of yours"
+        ) from None
