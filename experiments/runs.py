@@ -1,30 +1,30 @@
-"""What is in outputs/runs, and how to go on with it or be rid of it.
+"""The runs in an output folder.
 
-python -m experiments.runs list                      every run: status, disk use, age, reports that use it
-python -m experiments.runs show RUN ...              settings, final numbers and provenance
+python -m experiments.runs list                      every run: outcome of its training, disk use, age, reports
+python -m experiments.runs show RUN ...              settings, numbers and provenance
 python -m experiments.runs pictures RUN ...          draws traversals, interpolations and more into the runs' folders
 python -m experiments.runs rerun RUN ...             trains runs that are not finished, from their own settings
-python -m experiments.runs prune [RUN ...]           removes runs; --failed, --unfinished, --orphaned pick some
+python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing and --unused pick some
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
-import os
 import shutil
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.pictures import draw, read_config
 from experiments.progress import duration
-from experiments.store import RunFolder, all_runs, runs_dir
+from experiments.settings import read_settings
+from experiments.store import RunFolder, all_runs, read_json, reports_dir, runs_dir
 from vae.config import ConfigError
 
-SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var", "z_dim")
+SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var")
+MADE_BY = ("command", "git_commit", "git_dirty", "device_name", "threads", "started", "finished", "train_seconds")
 
 
 @dataclass(frozen=True)
@@ -32,118 +32,141 @@ class Row:
     """One run as the list shows it.
 
     Attributes:
-        status: ok, diverged, failed, unfinished, or running (in a process that holds its lock).
+        status: how its training stands: ok, diverged, failed or missing.
+        running: whether a process is training it.
         size: bytes on disk.
-        age: seconds since anything in it changed.
-        reports: names of the reports made from it.
+        age: seconds since the last change.
+        reports: names of the reports that it is part of.
     """
 
     run: RunFolder
     status: str
+    running: bool
     size: int
     age: float
     reports: list[str]
 
+    @property
+    def shown_status(self) -> str:
+        return self.status + " (running)" * self.running
 
-def status(run: RunFolder) -> str:
-    if (result := run.result()) is not None:
-        return result["status"]
-    descriptor = os.open(run.path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "running"
-    finally:
-        os.close(descriptor)
-    return "failed" if run.failure() is not None else "unfinished"
+
+def is_running(run: RunFolder) -> bool:
+    """Whether a process holds an unfinished run."""
+    if run.result() is not None:
+        return False
+    with run.locked() as held:
+        return not held
 
 
 def uses(output_dir: str | Path) -> dict[str, list[str]]:
-    """The reports that each run is part of, by the run's name."""
+    """The reports that each run is part of, by the run's name. A manifest that cannot be read is skipped and named."""
     found: dict[str, list[str]] = {}
-    for manifest in sorted((Path(output_dir) / "reports").glob("*/sweep.json")):
-        for row in json.loads(manifest.read_text())["runs"]:
-            found.setdefault(row["run"], []).append(manifest.parent.name)
+    for path in sorted(reports_dir(output_dir).glob("*/sweep.json")):
+        try:
+            names = [row["run"] for row in read_json(path)["runs"]]
+        except (OSError, ValueError) as e:
+            _complain(str(e))
+            continue
+        except (LookupError, TypeError):
+            _complain(f"{path}: cannot be read (it names no runs)")
+            continue
+        for name in names:
+            found.setdefault(name, []).append(path.parent.name)
     return found
 
 
 def rows(output_dir: str | Path) -> list[Row]:
+    """Every run of an output folder; each damaged file is named in one line."""
     used = uses(output_dir)
     made = []
     for run in all_runs(output_dir):
+        for path in sorted(run.path.glob("*.json")):
+            try:
+                read_json(path)
+            except (OSError, ValueError) as e:
+                _complain(str(e))
         stats = [p.stat() for p in run.path.rglob("*") if p.is_file()] or [run.path.stat()]
         age = time.time() - max(s.st_mtime for s in stats)
-        made.append(Row(run, status(run), sum(s.st_size for s in stats), age, used.get(run.name, [])))
+        size = sum(s.st_size for s in stats)
+        made.append(Row(run, run.status(), is_running(run), size, age, used.get(run.name, [])))
     return made
 
 
 def show_list(output_dir: str) -> None:
     found = rows(output_dir)
     width = max((len(r.run.name) for r in found), default=3)
-    print(f"{'run':<{width}}  {'status':<10}  {'size':>8}  {'age':>9}  reports")
+    print(f"{'run':<{width}}  {'outcome':<17}  {'size':>8}  {'age':>9}  reports")
     for r in found:
-        reports = ", ".join(r.reports) or "none (orphaned)"
-        print(f"{r.run.name:<{width}}  {r.status:<10}  {r.size / 1e6:5.1f} MB  {duration(r.age):>9}  {reports}")
-    counts = {s: sum(r.status == s for r in found) for s in dict.fromkeys(r.status for r in found)}
+        reports = ", ".join(r.reports) or "in no report"
+        print(f"{r.run.name:<{width}}  {r.shown_status:<17}  {r.size / 1e6:5.1f} MB  {duration(r.age):>9}  {reports}")
+    counts = Counter(r.status for r in found)
     total = ", ".join(f"{n} {s}" for s, n in counts.items()) or "none"
     print(f"{len(found)} runs ({total}), {sum(r.size for r in found) / 1e6:.1f} MB in {runs_dir(output_dir)}")
 
 
-def show_run(run: RunFolder) -> None:
+def show_run(row: Row) -> None:
+    from experiments.evaluate import read_metrics
+
+    run = row.run
     print(run.path)
     print((run.path / "config.yaml").read_text() if (run.path / "config.yaml").exists() else "no settings yet")
-    result, failure = run.result(), run.failure()
-    if result is not None:
-        print(f"status: {result['status']}")
-        print("\n".join(f"{key}: {result[key]:.6g}" for key in SHOWN if result.get(key) is not None))
-    else:
-        print(f"status: {status(run)}" + (f" ({failure['reason']})" if failure else ""))
-    if (run.path / "provenance.json").exists():
-        provenance = json.loads((run.path / "provenance.json").read_text())
-        keys = ("command", "git_commit", "git_dirty", "device_name", "threads", "started", "finished", "train_seconds")
-        print("\n".join(f"{key}: {provenance.get(key)}" for key in keys))
+    failure = run.failure() if row.status == "failed" else None
+    print(f"outcome: {row.shown_status}" + (f" ({failure['reason']})" if failure else ""))
+    values, failures = read_metrics(run)
+    print("".join(f"{key}: {values[key]:.6g}\n" for key in SHOWN if values.get(key) is not None), end="")
+    print("".join(f"{family}: not evaluated ({reason})\n" for family, reason in failures.items()), end="")
+    provenance = run.read("provenance.json")
+    if provenance is not None:
+        print("\n".join(f"{key}: {provenance.get(key)}" for key in MADE_BY))
 
 
-def rerun(runs: list[RunFolder]) -> int:
+def rerun(runs: Sequence[RunFolder]) -> int:
     """Trains runs from the settings in their folders."""
-    from experiments.progress import Progress
-    from experiments.sweep import execute, plan
-
     for run in runs:
         if run.result() is not None:
-            return _complain(f"{run.name} is finished, and nothing finished is trained again; prune it first")
+            return _complain(f"{run.name} is finished, and a finished run is not trained again; prune it first")
+    from experiments.plan import plan
+    from experiments.progress import Progress
+    from experiments.runner import execute
+
     try:
-        configs = [read_config(run) for run in runs]
+        planned = plan([read_settings(run.path) for run in runs])
     except ConfigError as e:
-        return _complain(f"{e} to train from")
-    planned = plan(configs)
+        return _complain(str(e))
     for run, new in zip(runs, planned, strict=True):
         if new.folder.name != run.name:
-            print(f"{run.name} is now {new.folder.name}: its data or the training changed since", file=sys.stderr)
-    outcomes = execute(planned, Progress(len(planned), sum(r.images_left() for r in planned)), [None] * len(planned))
+            print(f"{run.name} is now {new.folder.name}: its data or the training changed", file=sys.stderr)
+    outcomes = execute(planned, Progress(len(planned), sum(r.images_left() for r in planned)))
     return 0 if all(o.ok for o in outcomes) else 1
 
 
-def draw_pictures(runs: list[RunFolder]) -> int:
-    """Draws the pictures that the runs lack, and names them."""
+def draw_pictures(runs: Sequence[RunFolder]) -> int:
+    """Draws the gallery of the runs that lack it, and names the pictures."""
+    from experiments.evaluate import evaluate, read_metrics
+
+    unfinished = [run.name for run in runs if run.status() != "ok"]
+    if unfinished:
+        return _complain(f"{unfinished[0]} has no trained model to draw")
+    evaluate(runs, ["gallery"], retry=True)
+    failed = 0
     for run in runs:
-        try:
-            drawn = draw(run)
-        except ConfigError as e:
-            return _complain(str(e))
-        print("\n".join(map(str, drawn)) or f"{run.path} has all its pictures")
-    return 0
+        reason = read_metrics(run)[1].get("gallery")
+        if reason is not None:
+            failed = _complain(f"{run.name}: {reason}")
+        else:
+            print(*sorted(run.path.glob("*.png")), sep="\n")
+    return failed
 
 
-def prune(picked: list[Row], yes: bool) -> int:
-    """Removes runs, after naming each and asking."""
+def prune(picked: Sequence[Row], yes: bool) -> int:
+    """Removes runs, after naming each and asking. A run that changed its status in the meantime stays."""
     if not picked:
         print("nothing to remove")
         return 0
     for r in picked:
-        print(
-            f"{r.run.name}  {r.status}  {r.size / 1e6:.1f} MB" + (f"  used by {', '.join(r.reports)}" * bool(r.reports))
-        )
+        used = f"  used by {', '.join(r.reports)}" * bool(r.reports)
+        print(f"{r.run.name}  {r.shown_status}  {r.size / 1e6:.1f} MB{used}")
     if not yes:
         try:
             answer = input(f"remove these {len(picked)} runs? [y/N] ")
@@ -154,10 +177,13 @@ def prune(picked: list[Row], yes: bool) -> int:
             return 1
     for r in picked:
         with r.run.locked() as held:
-            if held:
+            if not held:
+                _complain(f"{r.run.name} is in training and was not removed")
+            elif (status := r.run.status()) != r.status:
+                _complain(f"{r.run.name} is now {status} and was not removed")
+            elif r.run.path.exists():
+                (r.run.path / "result.json").unlink(missing_ok=True)  # first: half a run must not count as finished
                 shutil.rmtree(r.run.path)
-            else:
-                print(f"{r.run.name} is in training and was not removed", file=sys.stderr)
     return 0
 
 
@@ -170,17 +196,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="experiments.runs", description="The runs in an output folder.")
     parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every run: status, disk use, age, reports that use it")
+    commands.add_parser("list", help="every run: outcome of its training, disk use, age, reports")
     for name, text in (
-        ("show", "settings, final numbers, provenance"),
-        ("pictures", "draw what the folders lack: traversals, interpolations, nearest training images and more"),
+        ("show", "settings, numbers, provenance"),
+        ("pictures", "draw traversals, interpolations, nearest training images and more"),
         ("rerun", "train what is not finished"),
     ):
         commands.add_parser(name, help=text).add_argument("run", nargs="+")
     removal = commands.add_parser("prune", help="remove runs; each is named first")
     removal.add_argument("run", nargs="*")
-    for kind in ("failed", "unfinished", "orphaned"):
-        removal.add_argument(f"--{kind}", action="store_true", help=f"all that are {kind}")
+    for option, text in (
+        ("failed", "all runs that ended in an error"),
+        ("missing", "all runs that are not finished and not in training"),
+        ("unused", "all runs that are in no report and not in training"),
+    ):
+        removal.add_argument(f"--{option}", action="store_true", help=text)
     removal.add_argument("--yes", action="store_true", help="do not ask")
     args = parser.parse_args(argv)
 
@@ -188,21 +218,22 @@ def main(argv: list[str] | None = None) -> int:
         show_list(args.output_dir)
         return 0
     found = {r.run.name: r for r in rows(args.output_dir)}
-    missing = [name for name in args.run if name.rstrip("/").split("/")[-1] not in found]
-    if missing:
-        return _complain(f"{missing[0]}: no such run in {runs_dir(args.output_dir)}; python -m experiments.runs list")
-    picked = [found[name.rstrip("/").split("/")[-1]] for name in args.run]
+    names = [name.rstrip("/").split("/")[-1] for name in args.run]
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        return _complain(f"{unknown[0]}: no such run in {runs_dir(args.output_dir)}; python -m experiments.runs list")
+    picked = [found[name] for name in names]
     if args.command == "show":
         for r in picked:
-            show_run(r.run)
+            show_run(r)
         return 0
     if args.command == "pictures":
         return draw_pictures([r.run for r in picked])
     if args.command == "rerun":
         return rerun([r.run for r in picked])
     for r in found.values():
-        wanted = (args.failed and r.status == "failed") or (args.unfinished and r.status == "unfinished")
-        if wanted or (args.orphaned and not r.reports and r.status != "running"):
+        wanted = (args.failed and r.status == "failed") or (args.missing and r.status == "missing" and not r.running)
+        if wanted or (args.unused and not r.reports and not r.running):
             picked += [r] * (r not in picked)
     return prune(picked, args.yes)
 

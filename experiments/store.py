@@ -29,7 +29,8 @@ from typing import Any
 from experiments.locks import locked
 from vae.config import ConfigError
 
-RESULT_VERSION = 2  # of result.json
+RESULT_VERSION = 2  # of a run's result.json
+MANIFEST_VERSION = 2  # of a report's sweep.json
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -147,6 +148,10 @@ class RunFolder:
 
 def runs_dir(output_dir: str | Path) -> Path:
     return Path(output_dir) / "runs"
+
+
+def reports_dir(output_dir: str | Path) -> Path:
+    return Path(output_dir) / "reports"
 
 
 def all_runs(output_dir: str | Path) -> list[RunFolder]:

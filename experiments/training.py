@@ -291,7 +291,7 @@ def result(run: Run, epochs_done: int, model_sha256: str | None) -> dict[str, An
         "dataset_source": data.source,
         "dataset_hash": data.content_hash,
         "n_train": len(data.train_x),
-        "n_val": len(getattr(data, "val_x", ())),
+        "n_val": len(data.val_x),
         "n_test": len(data.test_x),
         "image_shape": list(arch.image_shape),
         "n_classes": arch.n_classes,
