@@ -71,7 +71,7 @@ def write_manifest(content: dict[str, Any], output_dir: str | Path) -> None:
 
 
 def _setting_names(keys: Sequence[str], known: dict[str, Any]) -> list[str]:
-    """Full dotted names for the keys of a sweep, without those that change no numbers; `dataset` for the data's name."""
+    """The dotted names of the keys of a sweep, without those that change no numbers; `dataset` for the data's name."""
     names = []
     for key in keys:
         name = key.lstrip("+")

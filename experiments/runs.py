@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in found]
     if unknown:
         return _complain(f"{unknown[0]}: no such run in {runs_dir(args.output_dir)}; python -m experiments.runs list")
-    picked = [found[name] for name in names]
+    picked = [found[name] for name in dict.fromkeys(names)]
     if args.command == "show":
         for r in picked:
             show_run(r)

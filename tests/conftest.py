@@ -1,7 +1,8 @@
-"""Data small enough that a test trains on it in a blink, and command lines composed without a run."""
+"""Data small enough that a test trains on it in a moment, runs on them, and command lines composed without a run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
+from experiments import plan as planning
 from experiments.launch import cli
-from vae.config import Config
+from experiments.plan import plan
+from experiments.progress import Progress
+from experiments.runner import execute
+from experiments.settings import Settings
+from experiments.training import Outcome
 from vae.data import ImageData
 
 torch.set_num_threads(1)  # toy steps gain nothing from a second thread, and lose much where the cores are busy
@@ -57,9 +63,9 @@ def toy() -> ImageData:
     return make_data()
 
 
-def tiny_config(**changes: object) -> Config:
+def tiny_config(**changes: object) -> Settings:
     """A config for toy data; changes by dotted name with __ for the dot."""
-    config = Config()
+    config = Settings()
     config.model.hidden = [16]
     config.z_dim.value = 4
     config.trainer.epochs = 2
@@ -71,6 +77,36 @@ def tiny_config(**changes: object) -> Config:
         else:
             setattr(config, group, value)
     return config
+
+
+Configs = Callable[..., list[Settings]]
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData) -> Configs:
+    """Makes configs for runs on toy data below tmp_path, one for each dictionary of changes."""
+    monkeypatch.setattr(planning, "load_data", lambda dataset: toy)
+
+    def make(*changes: dict[str, Any], **common: Any) -> list[Settings]:
+        return [tiny_config(**common, **c, output_dir=str(tmp_path / "outputs")) for c in changes or ({},)]
+
+    return make
+
+
+class Silent(Progress):
+    """A progress display that shows nothing and keeps its notes."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+def run_all(configs: Sequence[Settings], progress: Progress | None = None) -> list[Outcome]:
+    """Trains runs without a word."""
+    return execute(plan(configs), progress or Silent())
 
 
 def composed(arguments: Sequence[str]) -> tuple[Sweeper, Any]:

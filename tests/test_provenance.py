@@ -1,0 +1,27 @@
+"""What a run's record says about the code."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments import provenance
+
+
+def test_reports_made_again_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*args: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *identity, *args], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    for name in ("experiments/code.py", "outputs/report.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as committed")
+    git("add", ".")
+    git("commit", "-m", "all")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "experiments" / "code.py"))
+    found = []
+    for changed in ("outputs/report.md", "experiments/code.py"):
+        (tmp_path / changed).write_text("changed")
+        found.append(provenance.git_state.__wrapped__()["git_dirty"])
+    assert found == [False, True]
