@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 STUDY_BATCH = 128  # the batch over which study B sums its losses
+ACTIVE_VARIANCE = 0.01  # a unit is active if Var over x of its mu exceeds this (Burda et al. 2016, section 5.2)
 
 
 def study_columns(sse: float, kl: float, input_dim: float, z_dim: float) -> dict[str, float]:

@@ -2,26 +2,23 @@
 
 A judge is a small convolutional network, trained on the dataset by this file, always in the same way. It reads the
 class of a sample, and the outputs of its last hidden layer are the features in which real and generated images are
-compared. Numbers in these features can be compared only under the same `Judge.hash`: the feature Frechet distance (FFD)
-here is no Inception FID, whose network has never seen a digit.
+compared. Numbers in these features can be compared only under the same `Judge.hash`. The feature Frechet distance (FFD)
+here differs from Inception's FID, whose network has never seen a digit.
 
 All scores compare `Judge.n_images` images with as many held-out ones, because the Frechet distance of two finite sets
-is biased upwards, the more the fewer they are. What this bias comes to is shown by the floor `real_ffd`, between two
-sets of real images that the judge was not trained on.
+is biased upwards, and more so for small sets. `real_ffd`, between two sets of real images that the judge was not
+trained on, shows how large this bias is.
 
-Images are clipped to [0, 1] before anything is measured, as a picture file would be. Networks run in float32,
-statistics in float64, all on the CPU and in one thread: these jobs are small, and with more threads than free cores
-scoring a run took 1 to 7 s instead of 0.1 s.
+Images are clipped to [0, 1] before anything is measured, as a picture file would do. Networks run in float32,
+statistics in float64, all on the CPU. The last digits of the judge's weights depend on the number of threads, so
+`vae.metrics.compute` allows one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vae.data import ImageData
+from vae.data.cache import store
 from vae.layers import generator
 
 log = logging.getLogger(__name__)
@@ -48,17 +46,7 @@ MIN_STEPS = 200  # more epochs where 6 are fewer steps: the running means of the
 BATCH = 128
 LR = 1e-2  # at the peak of the one-cycle schedule
 MIN_TRAIN = 2 * BATCH  # with fewer images the network stays untrained
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for the calculations of torch: fastest here, and the last digits depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+MIN_SIZE = 4  # pixels of height and width: smaller images cannot be blurred for training
 
 
 class Network(nn.Module):
@@ -137,13 +125,13 @@ class Judge:
     def of(cls, data: ImageData, cache_root: Path) -> Judge:
         """The judge of a dataset, from the cache if it is there, else trained (3 to 25 s) and cached.
 
-        With a single class, or fewer than MIN_TRAIN images to train on, the network keeps its random weights: it tells
-        no classes apart (`test_accuracy` is None), but its features still serve, as those of the untrained networks do
-        that Naeem et al. 2020 (section 4) take where a trained embedding does not suit the data.
+        With a single class, or fewer than MIN_TRAIN images to train on, the network keeps its random weights. It then
+        cannot tell classes apart (`test_accuracy` is None), but its features are still useful: Naeem et al. 2020
+        (section 4) use untrained networks where a trained embedding does not suit the data.
 
         Args:
-            data: any size from 8 to 256 pixels, any number of channels.
-            cache_root: folder of the cache, made if needed. If it cannot be written there is no cache.
+            data: images of at least MIN_SIZE pixels in height and width, with any number of channels.
+            cache_root: folder of the cache, created if needed. If it cannot be written, there is no cache.
         """
         network = Network(data.image_shape[0], data.n_classes, generator(0, "judge init"))
         if _classifies(data):
@@ -151,35 +139,35 @@ class Judge:
             if not _read(path, network, data):
                 log.info("training the judge of %s", data.name)
                 _train(network, data)
-                _write(path, network, data)
+                content = {"state": network.state_dict(), "hash": _digest(network, data)}
+                store(path, lambda file: torch.save(content, file))
         return cls(data, network.eval().requires_grad_(False), _digest(network, data))
 
     @property
     def n_images(self) -> int:
-        """Images that each score compares: N_SAMPLES, but no more than are held out or a quarter of the training."""
+        """Images that each score compares: N_SAMPLES at most, the held-out ones, a quarter of the training ones."""
         return len(self.held_out)
 
     @cached_property
     def held_out(self) -> Tensor:
         """Indices of the test images compared with, (n_images,): drawn once, as test sets are often sorted by class.
 
-        Best reconstruct these images, and sample with their labels: then both sides have the same share of each class.
+        Reconstruct these images and sample with their labels, so that both sides have the same share of each class.
         """
         n_images = min(N_SAMPLES, len(self.data.test_x), len(self.data.train_x) // 4)
         return torch.randperm(len(self.data.test_x), generator=generator(0, "judge held out"))[:n_images]
 
     @cached_property
     def test_accuracy(self) -> float | None:
-        """Share of all test images whose class the judge gives, to read `sample_accuracy` beside; None if untrained.
+        """Share of all test images that the judge assigns to their class; None if untrained.
 
-        Samples can exceed it: a blurred typical digit is easier to read than an odd real one.
+        The `sample_accuracy` of a model can exceed it: a blurred typical digit is easier to read than an odd real one.
         """
         if not _classifies(self.data) or len(self.data.test_x) == 0:
             return None
         return _share(self.predict(self.data.test_x), self.data.test_y)
 
     @cached_property
-    @_one_thread()
     def real(self) -> Real:
         """The real side of all scores; needs n_images > K_NEIGHBOURS."""
         held_out = self.data.test_x[self.held_out]  # (n, C, H, W)
@@ -190,101 +178,67 @@ class Judge:
             features=features,
             mean=mean,
             cov=cov,
-            radii=_radii(features, K_NEIGHBOURS),
+            radii=neighbour_radii(features),
             ffd=frechet_distance(mean, cov, *_moments(self.features(floor))),
             sharpness=sharpness(_unit(held_out)),
         )
 
-    @_one_thread()
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Outputs of the last hidden layer.
 
         Args:
-            images: (N, D) or (N, C, H, W), floats, which are clipped to [0, 1], or uint8, which are divided by 255.
+            images: (N, C, H, W), floats, which are clipped to [0, 1], or uint8, which are divided by 255.
 
         Returns:
-            (N, N_FEATURES) float64, >= 0, on the CPU.
-
-        Raises:
-            ValueError: images of another shape than the dataset's.
+            (N, N_FEATURES) float64, >= 0.
         """
-        batches = self.shaped(images).split(BATCH)  # of an empty tensor one, empty
-        return torch.cat([self.network.body(_seen(batch)) for batch in batches]).double()
+        return torch.cat([self.network.body(_seen(batch)) for batch in images.split(BATCH)]).double()
 
     def predict(self, images: Tensor) -> Tensor:
-        """The class of each image: (N, D) or (N, C, H, W), as for `features` -> (N,) int64, on the CPU.
-
-        Raises:
-            ValueError: images of another shape than the dataset's.
-        """
+        """The class of each image: (N, C, H, W), as for `features` -> (N,) int64."""
         return self.classes_of(self.features(images))
 
-    @_one_thread()
     @torch.no_grad()
     def classes_of(self, features: Tensor) -> Tensor:
         """The class that features stand for: (N, N_FEATURES) -> (N,) int64."""
         return self.network.head(features.float()).argmax(dim=1)
 
-    def shaped(self, images: Tensor, name: str = "images") -> Tensor:
-        """(N, D) or (N, C, H, W) -> (N, C, H, W), on the CPU.
 
-        Raises:
-            ValueError: images of another shape than the dataset's.
-        """
-        shape, flat = self.data.image_shape, (self.data.input_dim,)
-        if images.ndim == 0 or images.shape[1:] not in (shape, flat):
-            raise ValueError(f"{name} are {tuple(images.shape)}; allowed: (N, *{shape}) or (N, {flat[0]})")
-        return images.detach().cpu().reshape(-1, *shape)
-
-
-@_one_thread()
 def scores(
     judge: Judge, samples: Tensor, sample_labels: Tensor | None, reconstructions: Tensor
 ) -> dict[str, float | None]:
-    """A run's generation quality, flat, for result.json.
+    """A run's generation quality.
 
     Args:
-        samples: decoded from z ~ N(0, I), (n, D) or (n, C, H, W) floats with n = judge.n_images.
+        samples: decoded from z ~ N(0, I), (n, C, H, W) floats with n = judge.n_images.
         sample_labels: the classes that the samples were asked for, (n,) integers; None for an unconditional model.
-        reconstructions: of the images `judge.held_out`, shaped like the samples.
+        reconstructions: of the images `judge.held_out`, (n, C, H, W) floats.
 
     Returns:
-        sample_accuracy: share of samples that the judge gives their class; real images reach `judge.test_accuracy`.
-            None without labels, or if the judge is untrained.
+        sample_accuracy: share of samples that the judge assigns to their class; real images reach
+            `judge.test_accuracy`. None without labels, or if the judge is untrained.
         sample_ffd, reconstruction_ffd: feature Frechet distance to the held-out images. It is 0 for perfect
             reconstructions, and `real_ffd` for perfect samples.
-        real_ffd: of as many training images that the judge has not seen, from the held-out images.
+        real_ffd: from as many training images that the judge was not trained on to the held-out images.
         sample_density, sample_coverage: see `density_coverage`; real images have about 1 and 0.97.
         sample_sharpness, reconstruction_sharpness, real_sharpness: see `sharpness`. Below the real one: blurred; above
             it: noisy.
 
         All are None if any pixel is not finite, or if the dataset is too small (n_images <= K_NEIGHBOURS).
-
-    Raises:
-        ValueError: another number of images or labels than judge.n_images, images of another shape than the dataset's,
-            or labels that are no integers.
     """
     n = judge.n_images
-    samples = judge.shaped(samples, "samples")  # (n, C, H, W)
-    reconstructions = judge.shaped(reconstructions, "reconstructions")  # (n, C, H, W)
-    for name, images in (("samples", samples), ("reconstructions", reconstructions)):
-        if len(images) != n:
-            raise ValueError(f"{len(images)} {name}; this judge compares judge.n_images = {n}")
-    if sample_labels is not None and (sample_labels.shape != (n,) or sample_labels.is_floating_point()):
-        raise ValueError(
-            f"sample_labels are {tuple(sample_labels.shape)} {sample_labels.dtype}; allowed: ({n},) integers"
-        )
+    assert len(samples) == len(reconstructions) == n, (len(samples), len(reconstructions), n)
     if n <= K_NEIGHBOURS or not (samples.isfinite().all() and reconstructions.isfinite().all()):
         return dict.fromkeys(SCORES)
 
     real = judge.real
     samples, reconstructions = _unit(samples), _unit(reconstructions)
     features = judge.features(samples)  # (n, F)
-    density, coverage = _density_coverage(real.features, real.radii, features, K_NEIGHBOURS)
+    density, coverage = density_coverage(real.features, real.radii, features)
     accuracy = None
     if sample_labels is not None and judge.test_accuracy is not None:
-        accuracy = _share(judge.classes_of(features), sample_labels.cpu())
+        accuracy = _share(judge.classes_of(features), sample_labels)
     return {
         "sample_accuracy": accuracy,
         "sample_ffd": frechet_distance(real.mean, real.cov, *_moments(features)),
@@ -324,15 +278,8 @@ def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> fl
     Args:
         mu1, mu2: (F,).
         cov1, cov2: (F, F), symmetric, positive semidefinite up to rounding.
-
-    Raises:
-        ValueError: unless the shapes fit together.
+        All float64.
     """
-    mu1, cov1, mu2, cov2 = (a.double() for a in (mu1, cov1, mu2, cov2))
-    shapes = [tuple(a.shape) for a in (mu1, mu2, cov1, cov2)]
-    n = len(mu1) if mu1.ndim else 0
-    if shapes != [(n,), (n,), (n, n), (n, n)]:
-        raise ValueError(f"means and covariances are {shapes}; allowed: twice (F,), then twice (F, F)")
     singular = torch.linalg.svdvals(_square_root(cov1).T @ _square_root(cov2))  # (F,)
     distance = (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * singular.sum()
     return max(distance.item(), 0.0)  # rounding leaves equal Gaussians at about ±1e-15 of the traces
@@ -344,44 +291,31 @@ def _square_root(cov: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()
 
 
-def density_coverage(real_features: Tensor, fake_features: Tensor, k: int = K_NEIGHBOURS) -> tuple[float, float]:
+def density_coverage(real: Tensor, radii: Tensor, fake: Tensor, k: int = K_NEIGHBOURS) -> tuple[float, float]:
     """Density and coverage (Naeem et al. 2020, equations 3 and 4).
 
     Around each real image lies a ball that reaches to its k-th nearest other real image. Density is the number of balls
-    that a fake image lies in, over k, averaged over the fake images: about 1 for real images, more where the fakes
-    crowd into dense regions, less where they lie outside. Coverage is the share of balls with a fake image inside, in
-    [0, 1]: low where modes are missing. Real images reach about 1 - 2^-k, 0.97 at k = 5 (section 3.3).
+    that a fake image lies in, divided by k and averaged over the fake images: about 1 for real images, more where the
+    fakes crowd into dense regions, less where they lie outside. Coverage is the share of balls with a fake image
+    inside, in [0, 1]: low where modes are missing. Real images reach about 1 - 2^-k, 0.97 at k = 5 (section 3.3).
 
     Args:
-        real_features: (N, F), N > k.
-        fake_features: (M, F), M >= 1. Take M = N: coverage grows with M.
-        k: neighbours, >= 1.
-
-    Raises:
-        ValueError: unless the shapes fit together and k is in [1, N).
+        real: features of real images, (N, F) float64.
+        radii: of the balls, (N,).
+        fake: features, (M, F) float64. Take M = N: coverage grows with M.
+        k: neighbours.
     """
-    real, fake = (features.double() for features in (real_features, fake_features))
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or len(fake) == 0:
-        raise ValueError(
-            f"real {tuple(real.shape)} and fake {tuple(fake.shape)}; allowed: (N, F) and (M, F) with M >= 1"
-        )
-    if not 1 <= k < len(real):
-        raise ValueError(f"k = {k}; allowed: from 1 to {len(real) - 1}, fewer than the {len(real)} real images")
-    return _density_coverage(real, _radii(real, k), fake, k)
-
-
-def _radii(real: Tensor, k: int) -> Tensor:
-    """Distance of each point to its k-th nearest other one: (N, F) -> (N,)."""
-    return _distances(real, real).kthvalue(k + 1, dim=1).values  # the first is the point itself
-
-
-def _density_coverage(real: Tensor, radii: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
     inside = _distances(real, fake) <= radii[:, None]  # (N, M)
     return inside.sum().item() / (k * len(fake)), inside.any(dim=1).double().mean().item()
 
 
+def neighbour_radii(real: Tensor, k: int = K_NEIGHBOURS) -> Tensor:
+    """Distance of each point to its k-th nearest other one: (N, F) -> (N,), N > k."""
+    return _distances(real, real).kthvalue(k + 1, dim=1).values  # the first is the point itself
+
+
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean: (N, F), (M, F) -> (N, M). Not by |a|² + |b|² - 2ab, which loses the small ones to rounding."""
+    """Euclidean: (N, F), (M, F) -> (N, M). Not by |a|² + |b|² - 2ab, which loses small distances to rounding."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -395,14 +329,9 @@ def sharpness(images: Tensor) -> float:
 
     Returns:
         In squared pixel values.
-
-    Raises:
-        ValueError: images of another shape.
     """
-    if images.ndim != 4 or 0 in images.shape or min(images.shape[2:]) < 3:
-        raise ValueError(f"images are {tuple(images.shape)}; allowed: (N, C, H, W) with H and W of at least 3")
     variances = []
-    for batch in images.detach().split(BATCH):  # in double precision all large images at once would fill the memory
+    for batch in images.split(BATCH):  # in double precision all large images at once would fill the memory
         x = batch.double()  # (B, C, H, W)
         laplacian = (
             x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:] - 4 * x[..., 1:-1, 1:-1]
@@ -438,9 +367,9 @@ def _seen(images: Tensor) -> Tensor:
 
 
 def _split(data: ImageData) -> tuple[Tensor, Tensor]:
-    """Indices of the training images that the judge learns from, and of those kept from it for the floor.
+    """Indices of the training images that the judge learns from, and of those kept from it for `real_ffd`.
 
-    The features of images that a network has learned by heart are unlike those of new ones: with them, the floor would
+    A network's features of images that it has memorized differ from those of new images. With them, `real_ffd` would
     measure the judge's overfitting.
     """
     order = torch.randperm(len(data.train_x), generator=generator(0, "judge split"))  # (N,)
@@ -452,7 +381,6 @@ def _classifies(data: ImageData) -> bool:
     return data.n_classes > 1 and len(_split(data)[0]) >= MIN_TRAIN
 
 
-@_one_thread()
 @torch.enable_grad()
 def _train(network: Network, data: ImageData) -> None:
     """Cross entropy, AdamW, one-cycle learning rate (Smith and Topin 2019), fixed seed and number of steps."""
@@ -478,9 +406,9 @@ def _train(network: Network, data: ImageData) -> None:
 def _soften(x: Tensor, gen: torch.Generator) -> Tensor:
     """Blends every second image, on average, with a blurred copy of itself: (B, C, H, W) -> (B, C, H, W).
 
-    A VAE's samples are softer than any real image. Without this a judge of the digits took most class means for
-    fours and the blurred but legible samples at x_var = 1 for their class in 56 % of cases; with it in 99 %. It stays
-    the judge's task to tell the classes; that blurred images differ from real ones still shows in FFD and coverage.
+    A VAE's samples are softer than any real image. Without this, a judge of the digits took most class means for fours
+    and recognized the class of blurred but legible samples at x_var = 1 in 56 % of cases; with it in 99 %. The judge's
+    task remains to tell the classes. FFD and coverage still show that blurred images differ from real ones.
     """
     coarse = F.adaptive_avg_pool2d(x, (min(8, x.shape[2] // 4), min(8, x.shape[3] // 4)))  # (B, C, <= 8, <= 8)
     blurred = F.interpolate(coarse, size=x.shape[2:], mode="bilinear", align_corners=False)  # (B, C, H, W)
@@ -497,7 +425,7 @@ def _digest(network: Network, data: ImageData) -> str:
 
 
 def _read(path: Path, network: Network, data: ImageData) -> bool:
-    """Fills the network from the cache; False, and the network as it was, where there is none or it is damaged."""
+    """Fills the network from the cache. If there is none, or it is damaged, returns False and leaves the network."""
     if not path.is_file():
         return False
     untrained = {name: value.clone() for name, value in network.state_dict().items()}
@@ -509,21 +437,6 @@ def _read(path: Path, network: Network, data: ImageData) -> bool:
         reason = "its hash does not fit"
     except Exception as error:  # a damaged file makes torch and pickle fail in many ways
         reason = str(error).partition("\n")[0]
-    log.warning("%s is damaged, the judge is trained again: %s", path, reason)
+    log.warning("%s is damaged, training the judge again: %s", path, reason)
     network.load_state_dict(untrained)  # load_state_dict copies what fits before it fails on what does not
     return False
-
-
-def _write(path: Path, network: Network, data: ImageData) -> None:
-    """Replaces the cache file at once, never half; where that is impossible there is just no cache."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                torch.save({"state": network.state_dict(), "hash": _digest(network, data)}, file)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("the judge of %s is not cached: %s", data.name, error)

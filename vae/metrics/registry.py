@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+    from torch import Tensor
 
     from vae.config import Config
     from vae.data import Facts, ImageData
@@ -95,6 +96,14 @@ class Subject:
     cache: Path
     results: dict[Any, Any] = field(default_factory=dict)
 
+    def images(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels (N,) of `train`, `val` or `test`."""
+        return getattr(self.data, f"{split}_x"), getattr(self.data, f"{split}_y")
+
+    def splits(self) -> list[str]:
+        """The splits that have images."""
+        return [split for split in SPLITS if len(self.images(split)[0])]
+
 
 def shared(function: Callable[Concatenate[Subject, P], T]) -> Callable[Concatenate[Subject, P], T]:
     """Decorates a function of a subject that several metrics need: it is computed once for each subject."""
@@ -107,6 +116,10 @@ def shared(function: Callable[Concatenate[Subject, P], T]) -> Callable[Concatena
         return subject.results[key]
 
     return once
+
+
+FAMILIES: dict[str, Family] = {}
+METRICS: dict[str, Metric] = {}  # by the name of the column
 
 
 class Family:
@@ -151,10 +164,6 @@ class Family:
         return register
 
 
-FAMILIES: dict[str, Family] = {}
-METRICS: dict[str, Metric] = {}  # by the name of the column
-
-
 def each_split(*metrics: Metric) -> list[Metric]:
     """The same metrics on training, validation and held-out images, with the prefixes of SPLITS."""
     return [
@@ -189,8 +198,8 @@ def compute(family: str, subject: Subject) -> Result:
                     returned = Result(returned if isinstance(returned, dict) else {names[0]: returned})
                 undeclared = returned.values.keys() - set(names)
                 assert not undeclared, f"{family} has no metrics {sorted(undeclared)}"
-                for mine, its in ((total.values, returned.values), (total.arrays, returned.arrays)):
-                    mine.update(its)
+                total.values.update(returned.values)
+                total.arrays.update(returned.arrays)
                 total.images.update(returned.images)
     finally:
         torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vae.metrics.registry import Family, Metric, Subject
@@ -10,7 +11,7 @@ from vae.metrics.registry import Family, Metric, Subject
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH = 1000
+BATCH = 100
 WINDOW, SIGMA = 11, 1.5  # pixels
 K1, K2 = 0.01, 0.03
 
@@ -46,13 +47,11 @@ def ssim(subject: Subject) -> float:
     return sum(values) / len(values)
 
 
-def pairs(subject: Subject) -> list[tuple[Tensor, Tensor]]:
-    """Held-out images and their reconstructions, (B, C, H, W) in [0, 1] each."""
-    x, y = subject.data.test_x, subject.data.test_y
-    return [
-        (images.float() / 255, subject.model.reconstruct(images, labels).clamp(0, 1))
-        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True)
-    ]
+def pairs(subject: Subject) -> Iterator[tuple[Tensor, Tensor]]:
+    """Held-out images and their reconstructions from z = mu, (B, C, H, W) in [0, 1] each."""
+    images, labels = subject.images("test")
+    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        yield x.float() / 255, subject.model.reconstruct(x, y).clamp(0, 1)
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -61,21 +60,23 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     Local moments are weighted with a Gaussian window of 11x11 pixels and standard deviation 1.5; only windows that lie
     inside the image count. In a smaller image the window is the largest odd one that fits.
     """
-    import torch
-    from torch.nn import functional as F
-
-    height, width = a.shape[2:]
-    kernels = []
-    for side in (height, width):
-        size = min(WINDOW, side - 1 + side % 2)
-        weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / SIGMA).square())
-        kernels.append(weights / weights.sum())
-    window = (kernels[0][:, None] * kernels[1])[None, None]  # (1, 1, h, w)
-    n_images, n_channels = a.shape[:2]
-    a, b = (images.double().reshape(-1, 1, height, width) for images in (a, b))  # (B·C, 1, H, W) each
-    mean_a, mean_b, aa, bb, ab = (F.conv2d(image, window) for image in (a, b, a * a, b * b, a * b))
+    down, across = (_windows(side) for side in a.shape[2:])  # (H', H), (W', W)
+    a, b = a.double(), b.double()
+    mean_a, mean_b, aa, bb, ab = (down @ image @ across.T for image in (a, b, a * a, b * b, a * b))  # (B, C, H', W')
     c1, c2 = K1**2, K2**2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
     variances = aa - mean_a.square() + bb - mean_b.square()
     structure = (2 * (ab - mean_a * mean_b) + c2) / (variances + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3)).reshape(n_images, n_channels).mean(dim=1)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _windows(side: int) -> Tensor:
+    """The weights of all windows that fit into a row of this many pixels: (windows, side)."""
+    import torch
+
+    size = min(WINDOW, side - 1 + side % 2)
+    weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / SIGMA).square())
+    windows = torch.zeros(side - size + 1, side, dtype=torch.float64)
+    for i, row in enumerate(windows):
+        row[i : i + size] = weights / weights.sum()
+    return windows

@@ -1,0 +1,84 @@
+"""How good samples and reconstructions look, by the frozen classifier of vae/judge.py."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae.metrics.registry import Family, Metric, Subject
+
+if TYPE_CHECKING:
+    from vae.data import ImageData
+    from vae.judge import Judge
+
+generation = Family("generation", version=1)
+
+METRICS = (
+    Metric(
+        "sample_accuracy",
+        "",
+        "share of class-conditional samples that the judge assigns to their class; null without labels",
+        "higher",
+        "sample accuracy",
+    ),
+    Metric(
+        "sample_ffd",
+        "",
+        "feature Frechet distance of samples to held-out images; not comparable with Inception's FID or across judges",
+        "lower",
+        "sample FFD",
+    ),
+    Metric(
+        "reconstruction_ffd",
+        "",
+        "feature Frechet distance of reconstructions (z = mu) to the same held-out images",
+        "lower",
+        "reconstruction FFD",
+    ),
+    Metric("real_ffd", "", "feature Frechet distance of as many training images to held-out images", "", "real FFD"),
+    Metric("sample_density", "", "density of the samples (Naeem et al. 2020)", "higher", "density"),
+    Metric("sample_coverage", "", "coverage of the samples (Naeem et al. 2020)", "higher", "coverage"),
+    Metric("sample_sharpness", "", "variance of the Laplacian, mean over samples", "", "sample sharpness"),
+    Metric(
+        "reconstruction_sharpness",
+        "",
+        "variance of the Laplacian, mean over reconstructions",
+        "",
+        "reconstruction sharpness",
+    ),
+    Metric("real_sharpness", "", "variance of the Laplacian, mean over held-out images", "", "real sharpness"),
+    Metric("judge", "", "hash of the frozen classifier that gave these scores", "", "judge"),
+    Metric(
+        "judge_accuracy",
+        "",
+        "the judge's own accuracy on held-out images; null where it is untrained",
+        "",
+        "judge accuracy",
+    ),
+)
+
+
+@generation.computes(*METRICS)
+def quality(subject: Subject) -> dict[str, Any]:
+    from vae.judge import MIN_SIZE, scores
+
+    if min(subject.data.image_shape[1:]) < MIN_SIZE:
+        return {metric.name: None for metric in METRICS}
+    judge = judge_of(subject.data, subject.cache)
+    images, labels = subject.images("test")
+    x, y = images[judge.held_out], labels[judge.held_out]  # (n, C, H, W), (n,)
+    samples = subject.model.sample(y, seed=subject.config.seed)  # (n, C, H, W)
+    conditional = subject.config.label_placement.kind != "none"
+    return {
+        **scores(judge, samples, y if conditional else None, subject.model.reconstruct(x, y)),
+        "judge": judge.hash,
+        "judge_accuracy": judge.test_accuracy,
+    }
+
+
+@functools.lru_cache(maxsize=1)  # the runs of a sweep mostly share one dataset
+def judge_of(data: ImageData, cache: Path) -> Judge:
+    from vae.judge import Judge
+
+    return Judge.of(data, cache)

@@ -1,0 +1,58 @@
+"""What the closed form of a linear VAE predicts for a run (vae/theory.py): a pair of values that brackets it.
+
+The two differ for label_placement=decoder only, where neither KL nor SSE alone need lie between them.
+"""
+
+from __future__ import annotations
+
+from vae.metrics.registry import Family, Metric, Subject
+from vae.theory import held_out, prediction
+
+theory = Family("theory", version=1)
+
+
+@theory.computes(
+    Metric("x_var", "", "variance of the decoder at the end of training", "", "x_var"),
+    Metric("effective_x_var", "", "b/(2a) of the loss a·SSE + b·KL", "", "effective x_var"),
+)
+def variances(subject: Subject) -> dict[str, float]:
+    return {"x_var": subject.model.x_var, "effective_x_var": effective_x_var(subject)}
+
+
+@theory.computes(
+    *(
+        Metric(
+            f"{split}_theory_{name}_{bound}",
+            unit,
+            f"closed form of {meaning}, {bound}er value; evaluated on {images} images",
+            "",
+            f"{heading} of the linear VAE, {images}, {bound}",
+        )
+        for split, images in (("train", "training"), ("test", "held-out"))
+        for name, unit, meaning, heading in (
+            ("kl", "nats", "KL per image", "KL (nats)"),
+            ("sse", "", "squared error per image, z sampled", "SSE"),
+        )
+        for bound in ("low", "high")
+    )
+)
+def closed_form(subject: Subject) -> dict[str, float]:
+    facts, z_dim, t = subject.facts, subject.model.arch.z_dim, effective_x_var(subject)
+    placement = subject.config.label_placement.kind
+    trained = prediction(facts.eigenvalues, facts.eigenvalues_within, placement, t, z_dim)
+    whole = held_out(facts.eigenvalues, facts.test_variances, t, z_dim)
+    within = held_out(facts.eigenvalues_within, facts.test_variances_within, t, z_dim)
+    tested = {"both": (within,), "decoder": (within, whole)}.get(placement, (whole,))
+    return {
+        f"{split}_theory_{name}_{bound}": pick(getattr(optimum, name) for optimum in optima)
+        for split, optima in (("train", trained), ("test", tested))
+        for name in ("kl", "sse")
+        for bound, pick in (("low", min), ("high", max))
+    }
+
+
+def effective_x_var(subject: Subject) -> float:
+    from vae import objective
+
+    arch = subject.model.arch
+    return objective.effective_x_var(subject.config, subject.model.x_var, arch.input_dim, arch.z_dim)
