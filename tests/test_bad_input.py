@@ -144,14 +144,14 @@ CASES = [
     ("dataset=torchvision", "dataset.name: must be given; allowed: text"),
     (
         "dataset=torchvision dataset.name=KMNST",
-        "dataset.name=KMNST: no classification dataset of torchvision that is known here; nearest: KMNIST, ",
+        "dataset.name=KMNST: not a classification dataset of torchvision that is known here; nearest: KMNIST, ",
     ),
     ("dataset.name=KMNIST", "dataset.name=KMNIST: dataset=mnist_5k does not use it; allowed: with dataset=torchvision"),
     (
         "dataset=torchvision dataset.name=KMNIST",
-        "dataset.root=data: torchvision does not find KMNIST in data, and its download failed; put the files there",
+        "dataset.root=data: there is no complete KMNIST in data, and its download failed; put ",
     ),
-    ("dataset=mnist", "dataset.root=data: MNIST is not complete in data/MNIST/raw, and its download failed"),
+    ("dataset=mnist", "dataset.root=data: there is no complete MNIST in data, and its download failed"),
     # where to write
     ("output_dir=file/outputs", "output_dir=file/outputs: cannot write to "),
     ("-m seed=0,1 output_dir=file", "output_dir=file: cannot write to "),

@@ -4,7 +4,7 @@
 simplest guesses and the spectrum of the covariance, from which the closed form of a linear VAE follows.
 """
 
-from vae.data.facts import Facts, facts
+from vae.data.dataset_facts import Facts, facts
 from vae.data.images import ImageData
 from vae.data.registry import load
 

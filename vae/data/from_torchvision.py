@@ -100,9 +100,11 @@ def _open(config: Dataset, dataset: Any, root: Path) -> list[Any]:
     needed = f"the files that torchvision.datasets.{dataset.__name__} asks for into {root}"
     if isinstance(getattr(dataset, "resources", None), list):  # MNIST and its relatives say which
         needed = f"{', '.join(name for name, _ in dataset.resources)} into {root / dataset.__name__ / 'raw'}"
+    elif hasattr(dataset, "filename"):  # and so do CIFAR-10 and CIFAR-100
+        needed = f"{dataset.filename} into {root}"
     with complaining(
-        f"dataset.root={config.root}: torchvision does not find {dataset.__name__} in {root}, and its download failed; "
-        f"put {needed}, or use dataset=mnist_5k or dataset=photos, which need no files"
+        f"dataset.root={config.root}: there is no complete {dataset.__name__} in {root}, and its download failed; put "
+        f" {needed}, or use dataset=mnist_5k or dataset=photos, which need no files"
     ):
         if not downloads:
             raise absent
