@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from experiments.settings import Settings
+from experiments.store import all_runs
 from tests.conftest import make_data, tiny_config
-from vae.config import Config
 
-# Children are forked from a server that has imported torch and computed nothing: a start costs milliseconds.
+# Children are forked from a server that has imported torch, with the part that an optimizer loads late, and computed
+# nothing: a start costs milliseconds.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "experiments.sweep", "tests.conftest"])
+SERVER.set_forkserver_preload(["torch", "torch._dynamo", "experiments.runner", "tests.conftest"])
 
 
-def configs(output_dir: str, n_runs: int) -> list[Config]:
+def configs(output_dir: str, n_runs: int) -> list[Settings]:
     """Runs of three shapes, one learning its x_var, checkpointed after each epoch."""
     made = []
     for i in range(n_runs):
@@ -35,14 +37,12 @@ def configs(output_dir: str, n_runs: int) -> list[Config]:
 
 def train(output_dir: str, n_runs: int, slow: float, size_limit: int) -> None:
     """Trains the runs in this process; the file `writing` beside the output says whether it is inside a write."""
-    import torch
-
-    from experiments import sweep
+    from experiments import plan
     from experiments.progress import Progress
+    from experiments.runner import execute
 
-    torch.set_num_threads(1)
     toy = make_data()
-    sweep._load = lambda dataset: toy
+    plan.load_data = lambda dataset: toy
     sync = os.fsync
     flag = os.open(f"{output_dir}.writing", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
 
@@ -56,9 +56,26 @@ def train(output_dir: str, n_runs: int, slow: float, size_limit: int) -> None:
     if size_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    runs = sweep.plan(configs(output_dir, n_runs))
+    runs = plan.plan(configs(output_dir, n_runs))
     with open(os.devnull, "w") as silent:
-        outcomes = sweep.execute(runs, Progress(len(runs), 1, silent), [None] * len(runs))
+        outcomes = execute(runs, Progress(len(runs), 1, silent))
+    os._exit(0 if all(o.ok for o in outcomes) else 1)
+
+
+def train_with_few_files(output_dir: str) -> None:
+    """Trains 300 runs as one stack in this process, which may have 128 files open."""
+    from experiments import plan
+    from experiments.progress import Progress
+    from experiments.runner import execute
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+    os.fsync = lambda descriptor: None
+    toy = make_data(n_train=32, n_test=8)
+    plan.load_data = lambda dataset: toy
+    common = {"trainer__epochs": 1, "trainer__batch_size": 32, "trainer__stack_size": 300, "output_dir": output_dir}
+    runs = plan.plan([tiny_config(seed=i, **common) for i in range(300)])
+    with open(os.devnull, "w") as silent:
+        outcomes = execute(runs, Progress(len(runs), 1, silent))
     os._exit(0 if all(o.ok for o in outcomes) else 1)
 
 
@@ -70,8 +87,8 @@ def start(output_dir: Path, n_runs: int, *, slow: float = 0.0, size_limit: int =
 
 def results(output_dir: Path) -> dict[str, dict[str, bytes]]:
     """The files of each run that must be those of an unbroken sweep."""
-    names = ("result.json", "history.csv", "model.pt", "samples.png", "reconstructions.png")
-    return {run.name: {n: (run / n).read_bytes() for n in names} for run in sorted((output_dir / "runs").iterdir())}
+    names = ("result.json", "history.csv", "model.safetensors")
+    return {run.name: {n: (run.path / n).read_bytes() for n in names} for run in all_runs(output_dir)}
 
 
 def torture(tmp_path: Path, n_runs: int, kills: int, seed: int) -> dict[str, int]:
@@ -98,8 +115,8 @@ def torture(tmp_path: Path, n_runs: int, kills: int, seed: int) -> dict[str, int
         if not process.is_alive():
             # Finished before its time: take some runs away again, so that there is something left to kill.
             assert process.exitcode == 0
-            for run in chance.sample(sorted((broken / "runs").iterdir()), n_runs // 2):
-                for file in run.iterdir():
+            for run in chance.sample(all_runs(broken), n_runs // 2):
+                for file in run.path.iterdir():
                     file.unlink()
             continue
         assert process.pid is not None
@@ -111,7 +128,7 @@ def torture(tmp_path: Path, n_runs: int, kills: int, seed: int) -> dict[str, int
     last.join()
     assert last.exitcode == 0
     expected, got = results(tmp_path / "unbroken"), results(broken)
-    finished = [(run / "run.log").read_text().count(" finished: ") for run in sorted((broken / "runs").iterdir())]
+    finished = [(run.path / "run.log").read_text().count(" finished: ") for run in all_runs(broken)]
     return {
         "kills": done,
         "kills inside a write": inside,
@@ -144,16 +161,26 @@ def test_two_processes_at_once_train_each_run_once(tmp_path: Path):
     for process in both:
         process.join()
     assert [p.exitcode for p in both] == [0, 0]
-    logs = [(run / "run.log").read_text() for run in (tmp_path / "shared" / "runs").iterdir()]
+    logs = [(run.path / "run.log").read_text() for run in all_runs(tmp_path / "shared")]
     assert [log.count("training from") for log in logs] == [1] * 6
     assert [log.count("finished:") for log in logs] == [1] * 6
+
+
+def test_three_hundred_runs_in_one_stack_need_few_open_files(tmp_path: Path):
+    process = SERVER.Process(target=train_with_few_files, args=(str(tmp_path),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    logs = [(run.path / "run.log").read_text() for run in all_runs(tmp_path)]
+    assert len(logs) == 300
+    assert all("in a stack of 300" in log for log in logs)
 
 
 def test_files_over_a_size_limit_fail_the_runs_and_nothing_half_written_counts(tmp_path: Path):
     limited = start(tmp_path / "full", 3, size_limit=4096)  # settings fit, a model does not
     limited.join()
     assert limited.exitcode == 1
-    runs = list((tmp_path / "full" / "runs").iterdir())
+    runs = [run.path for run in all_runs(tmp_path / "full")]
     assert len(runs) == 3
     for run in runs:
         assert not (run / "result.json").exists()

@@ -1,8 +1,8 @@
-"""Layers and random generators with a leading run axis K: what K runs as one program are made of.
+"""Layers and random generators with a leading run axis K, of which K runs as one program are built.
 
-A layer here holds the parameters of K independent layers. Nothing mixes the runs: output k depends on input k and
-parameters k only, and the sum of the K losses has for gradient the K separate gradients. A single run is K = 1, and
-costs no more than torch.nn's own layers.
+A layer here holds the parameters of K independent layers. Nothing mixes the runs: output k depends only on input k and
+parameters k, and the gradient of the sum of the K losses is the K separate gradients. A single run is K = 1, and costs
+no more than torch.nn's own layers.
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ def initial(
     Returns:
         (K, *shape), float32, on the CPU.
     """
-    if init == "uniform":
-        bound = 1 / math.sqrt(fan_in)
-        drawn = [torch.empty(*shape).uniform_(-bound, bound, generator=g) for g in generators]
-    else:
-        variance = 2 / fan_in if init == "kaiming" else 2 / (fan_in + fan_out)
-        drawn = [torch.empty(*shape).normal_(0, math.sqrt(variance), generator=g) for g in generators]
-    return torch.stack(drawn)
+    drawn = torch.empty(len(generators), *shape)
+    if drawn.is_meta:  # there is nothing to fill, and torch would take seconds to find that out
+        return drawn
+    for weight, gen in zip(drawn, generators, strict=True):
+        if init == "uniform":
+            bound = 1 / math.sqrt(fan_in)
+            weight.uniform_(-bound, bound, generator=gen)
+        else:
+            variance = 2 / fan_in if init == "kaiming" else 2 / (fan_in + fan_out)
+            weight.normal_(0, math.sqrt(variance), generator=gen)
+    return drawn
 
 
 def initial_bias(n: int, fan_in: int, init: str, generators: Sequence[torch.Generator]) -> Tensor:
