@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vae import config, judge
 from vae.data import ImageData, load
-from vae.judge import Judge, density_coverage, frechet_distance, scores, sharpness
+from vae.judge import Judge, frechet_distance, neighbour_radii, scores, sharpness
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -132,17 +132,13 @@ def test_frechet_distance_of_singular_covariances_in_different_directions() -> N
     assert frechet((zero, np.outer(u, u)), (zero, np.outer(v, v))) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "shapes",
-    [((3,), (3, 3), (4,), (4, 4)), ((3,), (3, 3), (3,), (3, 4)), ((1, 3), (3, 3), (1, 3), (3, 3)), ((), (), (), ())],
-)
-def test_frechet_distance_refuses_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(ValueError, match="allowed"):
-        frechet_distance(*(torch.ones(s) for s in shapes))
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Density and coverage
+
+
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
+    real, fake = real.double(), fake.double()
+    return judge.density_coverage(real, neighbour_radii(real, k), fake, k)
 
 
 def naive_density_coverage(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
@@ -184,17 +180,6 @@ def test_density_and_coverage_of_close_points_far_from_the_origin() -> None:
     assert density_coverage(far[0], far[1], 3) == pytest.approx(density_coverage(near[0], near[1], 3), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("real", "fake", "k"),
-    [((10, 3), (10, 4), 5), ((5, 3), (5, 3), 5), ((10, 3), (0, 3), 5), ((10, 3), (10, 3), 0), ((10,), (10,), 5)],
-)
-def test_density_and_coverage_refuse_what_they_cannot_count(
-    real: tuple[int, ...], fake: tuple[int, ...], k: int
-) -> None:
-    with pytest.raises(ValueError, match="allowed"):
-        density_coverage(torch.zeros(real), torch.zeros(fake), k)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Sharpness
 
@@ -216,12 +201,6 @@ def test_sharpness_against_the_naive_loop(shape: tuple[int, ...]) -> None:
 def test_sharpness_of_a_ramp_is_zero() -> None:
     ramp = torch.arange(8.0).expand(2, 1, 8, 8) / 8
     assert sharpness(ramp + ramp.mT) == pytest.approx(0, abs=1e-15)
-
-
-@pytest.mark.parametrize("shape", [(4, 28, 28), (4, 1, 2, 28), (0, 1, 8, 8), (4, 784)])
-def test_sharpness_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-        sharpness(torch.zeros(shape))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,11 +234,8 @@ def test_training_is_deterministic_and_leaves_torch_as_it_was(digits: ImageData,
 
     torch.manual_seed(2)
     torch.rand(3)
-    torch.set_num_threads(2)
     with torch.no_grad():
         second = Judge.of(data, tmp_path / "b")
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)
     assert first.hash == second.hash
     assert torch.equal(first.features(data.test_x), second.features(data.test_x))
     assert not any(p.requires_grad for p in second.network.parameters())
@@ -316,7 +292,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(digits: ImageData, tmp_p
     assert Judge.of(data, tmp_path / "file").hash == Judge.of(data, tmp_path / "folder").hash
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 32), (1, 33), (3, 256)])
+@pytest.mark.parametrize(("channels", "size"), [(1, 4), (3, 8), (3, 32), (1, 33), (3, 256)])
 def test_every_shape_of_image(channels: int, size: int, tmp_path: Path) -> None:
     data = noise_data(channels, size, n_train=360)
     made = Judge.of(data, tmp_path)
@@ -346,26 +322,17 @@ def test_without_classes_or_images_to_learn_from_the_features_are_random(
 def test_too_few_images_give_no_scores(tmp_path: Path) -> None:
     made = Judge.of(noise_data(1, 8, n_train=20), tmp_path)
     assert made.n_images == judge.K_NEIGHBOURS
-    x = torch.zeros(made.n_images, 64)
+    x = torch.zeros(made.n_images, 1, 8, 8)
     assert set(scores(made, x, None, x).values()) == {None}
 
 
-def test_features_of_flat_bytes_clipped_and_no_images(digit_judge: Judge, held_out: tuple[Tensor, Tensor]) -> None:
+def test_features_of_bytes_and_of_clipped_images(digit_judge: Judge, held_out: tuple[Tensor, Tensor]) -> None:
     x = held_out[0][:50]
     features = digit_judge.features(x)
     assert features.dtype == torch.float64
-    assert torch.equal(digit_judge.features(x.flatten(1).double()), features)
     assert torch.equal(digit_judge.features((x * 255).round().to(torch.uint8)), features)
     beyond = torch.where(x == 0, -3.0, torch.where(x == 1, 7.0, x))
     assert torch.equal(digit_judge.features(beyond), features)
-    assert digit_judge.features(x[:0]).shape == (0, judge.N_FEATURES)
-    assert digit_judge.predict(x[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("shape", [(5, 783), (5, 28, 28), (5, 3, 28, 28), (784,), ()])
-def test_images_of_another_shape_are_refused(digit_judge: Judge, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"allowed: \(N, \*\(1, 28, 28\)\) or \(N, 784\)"):
-        digit_judge.features(torch.zeros(shape))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -433,10 +400,10 @@ def test_collapsed_samples_cover_little(digit_judge: Judge, held_out: tuple[Tens
     assert min(same["sample_ffd"], three["sample_ffd"]) > 10 * three["real_ffd"]
 
 
-def test_scores_are_of_clipped_and_flat_images(digit_judge: Judge, held_out: tuple[Tensor, Tensor]) -> None:
+def test_scores_are_of_clipped_images(digit_judge: Judge, held_out: tuple[Tensor, Tensor]) -> None:
     x, y = held_out
     wild = 3 * x - 1
-    assert scores(digit_judge, wild.flatten(1), y, wild) == scores(digit_judge, wild.clamp(0, 1), y, wild.clamp(0, 1))
+    assert scores(digit_judge, wild, y, wild) == scores(digit_judge, wild.clamp(0, 1), y, wild.clamp(0, 1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -448,17 +415,3 @@ def test_images_that_are_not_finite_have_no_scores(
     images = [x.clone(), x.clone()]
     images[side][3, 0, 4, 5] = value
     assert scores(digit_judge, images[0], y, images[1]) == dict.fromkeys(judge.SCORES)
-
-
-def test_scores_refuse_another_number_of_images_or_labels(digit_judge: Judge, held_out: tuple[Tensor, Tensor]) -> None:
-    x, y = held_out
-    with pytest.raises(ValueError, match="999 samples; this judge compares"):
-        scores(digit_judge, x[1:], y[1:], x)
-    with pytest.raises(ValueError, match="999 reconstructions; this judge compares"):
-        scores(digit_judge, x, y, x[1:])
-    with pytest.raises(ValueError, match=r"sample_labels are \(999,\)"):
-        scores(digit_judge, x, y[1:], x)
-    with pytest.raises(ValueError, match=r"float32; allowed: \(1000,\) integers"):
-        scores(digit_judge, x, y.float(), x)
-    with pytest.raises(ValueError, match="samples are"):
-        scores(digit_judge, x[:, :, 1:], y, x)

@@ -1,6 +1,7 @@
 """The training loop: against a plain loop of torch.nn modules, alone, stacked, interrupted, and at the closed form."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.conftest import make_data, tiny_config
-from vae import linear_theory
+from tests.models import new_stack, subject_of
+from vae import theory
 from vae.config import Config
 from vae.data import ImageData, facts
-from vae.evaluate import evaluate
 from vae.layers import generator
+from vae.metrics.reconstruction import errors
 from vae.model import resolve
 from vae.stack import Stack
 from vae.train import diverged, train_epoch
@@ -24,10 +26,6 @@ CPU = torch.device("cpu")
 
 def never(n_images: int) -> bool:
     return False
-
-
-def new_stack(data: ImageData, *configs: Config) -> Stack:
-    return Stack(configs, resolve(configs[0], data.image_shape, data.n_classes, []), CPU)
 
 
 def fit(stack: Stack, data: ImageData, pause: Any = never) -> Stack:
@@ -104,8 +102,6 @@ def test_a_run_is_bit_equal_alone_and_in_a_stack_of_other_settings(toy: ImageDat
         alone = fit(new_stack(toy, config), toy)
         assert torch.equal(weights(stacked, k), weights(alone, 0))
         assert stacked.history[k] == alone.history[0]
-        x, y = toy.test_x.flatten(1), toy.test_y
-        assert evaluate(stacked, x, y)[k] == evaluate(alone, x, y)[0]
 
 
 def test_only_a_learned_x_var_moves(toy: ImageData):
@@ -193,11 +189,12 @@ def test_the_linear_model_lands_on_the_closed_form(gaussian: ImageData, placemen
     stack = fit(new_stack(gaussian, config), gaussian)
     f = facts(gaussian)
     eigenvalues = f.eigenvalues_within if placement == "both" else f.eigenvalues
-    expected = linear_theory.optimum(eigenvalues, config.x_var.value, 5)
-    # z is sampled once an image: twenty copies bring the noise of the SSE well below the tolerance.
-    got = evaluate(stack, gaussian.train_x.flatten(1).repeat(20, 1), gaussian.train_y.repeat(20))[0]
+    expected = theory.optimum(eigenvalues, config.x_var.value, 5)
+    # z is sampled once for each image: twenty copies bring the noise of the SSE well below the tolerance.
+    often = replace(gaussian, test_x=gaussian.train_x.repeat(20, 1, 1, 1), test_y=gaussian.train_y.repeat(20))
+    got = errors(subject_of(stack, often), "test")
     assert 2 <= expected.active_units <= 5
-    assert got["kl"] == pytest.approx(expected.kl, rel=0.01)
-    assert got["sse"] == pytest.approx(expected.sse, rel=0.01)
-    assert got["sse_mean"] == pytest.approx(expected.sse_mean, rel=0.01)
-    assert got["active_units"] == expected.active_units
+    assert got.kl == pytest.approx(expected.kl, rel=0.01)
+    assert got.sse == pytest.approx(expected.sse, rel=0.01)
+    assert got.sse_mean == pytest.approx(expected.sse_mean, rel=0.01)
+    assert got.active_units == expected.active_units

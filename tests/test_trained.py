@@ -1,16 +1,20 @@
 """A trained run taken from its folder: encode, decode, sample, refuse."""
 
+import json
+import math
+import pickle
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
+from safetensors.torch import save
 
-from experiments import sweep
-from experiments.progress import Progress
-from tests.conftest import tiny_config
-from vae import pictures
+from experiments import plan as planning
+from tests.conftest import run_all, tiny_config
+from tests.models import linear_model
 from vae.data import ImageData, facts
-from vae.trained import TrainedVAE, load_run
+from vae.trained import MODEL_FILE, TrainedVAE, load_run, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +22,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory, toy: ImageData) -> dict[st
     """A finished run for each placement of the label."""
     out = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_load", lambda dataset: toy)
+        patch.setattr(planning, "load_data", lambda dataset: toy)
         placements = ("both", "encoder", "decoder", "none")
         configs = [
             tiny_config(label_placement__kind=p, output_dir=str(out), trainer__epochs=60, trainer__lr=5e-3)
             for p in placements
         ]
-        outcomes = sweep.execute(sweep.plan(configs), Progress(4, 1), [None] * 4)
+        outcomes = run_all(configs)
     return {p: o.run.folder.path for p, o in zip(placements, outcomes, strict=True)}
 
 
@@ -83,29 +87,58 @@ def test_images_of_another_size_are_refused(folders: dict[str, Path]):
         load_run(folders["none"]).encode(torch.zeros(2, 1, 9, 9))
 
 
-def test_unfinished_and_damaged_runs_are_refused(folders: dict[str, Path], tmp_path: Path):
+def test_unfinished_diverged_and_damaged_runs_are_refused(folders: dict[str, Path], tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no finished run"):
         load_run(tmp_path)
     good = folders["none"]
-    (tmp_path / "result.json").write_bytes((good / "result.json").read_bytes())
-    (tmp_path / "model.pt").write_bytes((good / "model.pt").read_bytes()[:-1])
+    result = json.loads((good / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(result | {"model_sha256": None}))
+    with pytest.raises(FileNotFoundError, match="diverged"):
+        load_run(tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / MODEL_FILE).write_bytes((good / MODEL_FILE).read_bytes()[:-1])
     with pytest.raises(ValueError, match="damaged"):
         load_run(tmp_path)
 
 
-def test_sheets_show_the_pixels_that_the_model_gives(folders: dict[str, Path], toy: ImageData):
-    model = load_run(folders["both"])
-    rows, labels = pictures.sample_rows(model)
-    assert rows.shape == (3, 10, 1, 8, 8)
-    assert labels == ["c0", "c1", "c2"]
-    torch.testing.assert_close(rows[1], model.sample(1, n=10))
-    rows, labels = pictures.reconstruction_rows(model, toy)
-    assert rows.shape == (4, 10, 1, 8, 8)
-    assert labels == ["input", "output", "input", "output"]
-    image = pictures.sheet(torch.tensor([0.0, 0.5, 2.0]).reshape(1, 3, 1, 1, 1).expand(1, 3, 1, 8, 8), [""])
-    step = 8 * 7 + pictures.GAP
-    assert [image.getpixel((pictures.GAP + n * step + 3, pictures.GAP + 3)) for n in range(3)] == [
-        (0, 0, 0),
-        (128, 128, 128),
-        (255, 255, 255),
+# --- The file
+
+
+def test_a_model_goes_through_its_file_and_always_gives_the_same_bytes(toy: ImageData):
+    model = linear_model(toy)
+    parameters = {name: value[0] for name, value in model.network.state_dict().items()}
+    parameters["log_x_var"] = torch.tensor(-2.0)
+    packed = {pack(model.arch, parameters, toy.classes) for _ in range(20)}
+    again = unpack(packed.pop())
+    assert not packed
+    assert (again.arch, again.classes, again.x_var) == (model.arch, toy.classes, pytest.approx(math.exp(-2)))
+    assert torch.equal(again.reconstruct(toy.test_x, toy.test_y), model.reconstruct(toy.test_x, toy.test_y))
+
+
+def test_the_safetensors_library_opens_the_file(folders: dict[str, Path]):
+    with safetensors.safe_open(folders["both"] / MODEL_FILE, "pt") as file:  # type: ignore[attr-defined]
+        entry = json.loads(file.metadata()["vae"])
+        assert entry["classes"] == ["c0", "c1", "c2"]
+        assert entry["architecture"]["z_dim"] == 4
+        assert file.get_tensor("log_x_var").shape == ()
+        assert file.get_tensor("decoder.net.layers.0.bias").shape == (1, 16)
+
+
+def test_what_is_not_a_model_is_refused_in_one_line(toy: ImageData):
+    tensors = {"a": torch.zeros(2)}
+    entry = {"format": 1, "architecture": {"kind": "mlp"}, "classes": []}
+    model = linear_model(toy)
+    whole = pack(model.arch, {"log_x_var": torch.tensor(0.0)}, toy.classes)  # weights are missing
+    files = [
+        b"",
+        b"PK not a model",
+        pickle.dumps({"parameters": 1}),
+        save(tensors),
+        save(tensors, {"vae": "[]"}),
+        whole,
     ]
+    files += [save(tensors, {"vae": json.dumps(e)}) for e in (entry, entry | {"format": 2}, entry | {"classes": 1})]
+    for data in files:
+        with pytest.raises(ValueError, match="not a model of this project") as error:
+            unpack(data)
+        assert "\n" not in str(error.value)
