@@ -151,7 +151,7 @@ def draw_pictures(runs: Sequence[RunFolder]) -> int:
     evaluate(runs, ["gallery"], retry=True)
     failed = 0
     for run in runs:
-        reason = read_metrics(run)[1].get("gallery")
+        reason = read_metrics(run, ["gallery"])[1].get("gallery")
         if reason is not None:
             failed = _complain(f"{run.name}: {reason}")
         else:

@@ -1,36 +1,48 @@
-"""The command that lists, shows, goes on with and removes runs."""
+"""The command that lists, shows, trains and removes runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from experiments import pictures, runs, sweep
-from experiments.progress import Progress
+from experiments import plan as planning
+from experiments import runs
+from experiments.plan import plan
+from experiments.settings import to_yaml
 from experiments.store import RunFolder
-from tests.conftest import make_data, tiny_config
+from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
 
 
-@pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData) -> Path:
-    """One finished run that a report uses, one orphaned, one failed, one unfinished."""
-    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
-    configs = [tiny_config(seed=s, output_dir=str(tmp_path)) for s in range(4)]
-    planned = sweep.plan(configs)
-    sweep.execute(planned[:2], Progress(2, 1), [None, None])
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, toy: ImageData) -> Path:
+    """One finished run that a report uses, one in no report, one failed, one missing."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "load_data", lambda dataset: toy)
+        configs = [tiny_config(seed=s, output_dir=str(folder)) for s in range(4)]
+        run_all(configs[:2])
+        planned = plan(configs)
     for run in planned[2:]:
         run.folder.path.mkdir()
-        (run.folder.path / "config.yaml").write_text(f"seed: {run.config.seed}\n")
+        run.folder.write("config.yaml", to_yaml(run.config))
     planned[2].folder.write("failed.json", {"reason": "RuntimeError: no luck"})
-    report = tmp_path / "reports" / "xvar"
+    report = folder / "reports" / "xvar"
     report.mkdir(parents=True)
     (report / "sweep.json").write_text(json.dumps({"runs": [{"run": planned[0].folder.name}]}))
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, trained: Path) -> Path:
+    """A copy of these runs for one test."""
+    monkeypatch.setattr(planning, "load_data", lambda dataset: toy)
+    return shutil.copytree(trained, tmp_path / "outputs")
 
 
 def names(outputs: Path) -> list[str]:
-    return sorted(p.name for p in (outputs / "runs").iterdir())
+    return sorted(p.name for p in (outputs / "runs").iterdir() if p.is_dir())
 
 
 def call(outputs: Path, *args: str) -> int:
@@ -40,28 +52,51 @@ def call(outputs: Path, *args: str) -> int:
 def test_list_tells_status_size_age_and_reports(outputs: Path, capsys: pytest.CaptureFixture[str]):
     assert call(outputs, "list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines[1:5]] == ["ok", "ok", "failed", "unfinished"]
+    assert [line.split()[1] for line in lines[1:5]] == ["ok", "ok", "failed", "missing"]
     assert lines[1].endswith("xvar")
-    assert lines[2].endswith("none (orphaned)")
+    assert lines[2].endswith("in no report")
     assert "MB" in lines[1]
-    assert lines[5].startswith("4 runs (2 ok, 1 failed, 1 unfinished)")
+    assert lines[5].startswith("4 runs (2 ok, 1 failed, 1 missing)")
 
 
-def test_a_run_in_training_is_shown_as_running(outputs: Path):
+def test_a_run_in_training_is_missing_and_running(outputs: Path, capsys: pytest.CaptureFixture[str]):
     run = RunFolder(outputs / "runs" / names(outputs)[3])
     with run.locked() as held:
         assert held
-        assert runs.status(run) == "running"
-    assert runs.status(run) == "unfinished"
+        assert call(outputs, "list") == 0
+        assert "missing (running)" in capsys.readouterr().out
+        assert call(outputs, "prune", "--missing", "--unused", "--yes") == 0
+    assert [run.name] == names(outputs)[1:], "the other unused ones are gone"
+    assert call(outputs, "prune", "--missing", "--yes") == 0
+    assert len(names(outputs)) == 1
+
+
+def test_damaged_files_are_named_in_one_line_each_and_the_rest_goes_on(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+):
+    first, second, _, _ = names(outputs)
+    for damaged in (outputs / "runs" / first / "result.json", outputs / "runs" / second / "provenance.json"):
+        damaged.write_text("{")
+    broken = outputs / "reports" / "broken"
+    broken.mkdir()
+    for content in ("[", "{}"):
+        (broken / "sweep.json").write_text(content)
+        assert call(outputs, "list") == 0
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert [line.partition("/broken")[2].partition(":")[0] for line in lines[:1]] == ["/sweep.json"]
+        assert [f"{first}/result.json" in lines[1], f"{second}/provenance.json" in lines[2]] == [True, True]
+        assert len(lines) == 3
+        assert [line.split()[1] for line in out.splitlines()[1:5]] == ["missing", "ok", "failed", "missing"]
 
 
 def test_show_names_settings_numbers_and_reasons(outputs: Path, capsys: pytest.CaptureFixture[str]):
     assert call(outputs, "show", names(outputs)[0], names(outputs)[2]) == 0
     out = capsys.readouterr().out
     assert "z_dim:" in out
-    assert "test_sse:" in out
     assert "git_commit:" in out
-    assert "status: failed (RuntimeError: no luck)" in out
+    assert "outcome: ok" in out
+    assert "outcome: failed (RuntimeError: no luck)" in out
 
 
 def test_prune_names_what_it_would_remove_and_removes_only_that(
@@ -75,7 +110,7 @@ def test_prune_names_what_it_would_remove_and_removes_only_that(
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert call(outputs, "prune", "--failed") == 0
     assert names(outputs) == [n for n in before if n != before[2]]
-    assert call(outputs, "prune", "--orphaned", "--yes") == 0
+    assert call(outputs, "prune", "--unused", "--yes") == 0
     assert names(outputs) == [before[0]]
     assert call(outputs, "prune", before[0], "--yes") == 0
     assert names(outputs) == []
@@ -97,44 +132,58 @@ def test_unknown_and_finished_runs_are_refused_in_one_line(outputs: Path, capsys
     assert "finished" in err[1]
 
 
-def test_pictures_are_drawn_once_and_only_those_that_a_run_can_have(
+def test_a_run_that_finishes_while_the_prompt_waits_survives(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    _, _, failed, missing = names(outputs)
+
+    def finish(question: str) -> str:
+        (outputs / "runs" / missing / "result.json").write_text('{"schema_version": 2, "status": "ok"}')
+        return "y"
+
+    monkeypatch.setattr("builtins.input", finish)
+    assert call(outputs, "prune", failed, missing) == 0
+    assert missing in names(outputs)
+    assert failed not in names(outputs)
+    assert f"{missing} is now ok and was not removed" in capsys.readouterr().err
+
+
+def test_pictures_are_drawn_into_the_folder_and_named(outputs: Path, capsys: pytest.CaptureFixture[str]):
     folder = outputs / "runs" / names(outputs)[0]
     assert call(outputs, "pictures", folder.name) == 0
-    drawn = [folder / f"{name}.png" for name in ("traversals", "interpolations", "latents", "styles", "neighbours")]
-    assert capsys.readouterr().out.splitlines() == [str(path) for path in drawn]
-    assert pictures.present(RunFolder(folder)) == [path.stem for path in drawn]
-    drawn[0].write_bytes(b"kept")
-    drawn[1].unlink()
-    assert call(outputs, "pictures", folder.name) == 0
-    assert capsys.readouterr().out == f"{drawn[1]}\n"
-    assert drawn[0].read_bytes() == b"kept"
-    monkeypatch.setattr(sweep, "_load", lambda dataset: pytest.fail("the data were read for nothing"))
-    assert call(outputs, "pictures", folder.name) == 0
-    assert capsys.readouterr().out == f"{folder} has all its pictures\n"
+    drawn = capsys.readouterr().out.splitlines()
+    assert f"{folder}/traversals.png" in drawn
+    assert all(Path(path).exists() for path in drawn)
+    assert (folder / "gallery.npz").exists()
 
 
 def test_pictures_that_cannot_be_drawn_are_refused_in_one_line(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     first, second, failed, _ = names(outputs)
-    monkeypatch.setattr(sweep, "_load", lambda dataset: make_data(seed=1))
-    (outputs / "runs" / second / "model.pt").unlink()
-    for run, said in ((first, "was trained on other data"), (second, "has no model"), (failed, "is not finished")):
+    (outputs / "runs" / second / "model.safetensors").unlink()
+    for run, said in ((second, "No such file"), (failed, "has no trained model"), (first, "other data")):
+        if run == first:
+            monkeypatch.setattr(planning, "load_data", lambda dataset: make_data(seed=1))
         assert call(outputs, "pictures", run) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith(f"experiments.runs: {run} {said}")
-        assert err.count("\n") == 1
+        last = err.splitlines()[-1]
+        assert last.startswith(f"experiments.runs: {run}")
+        assert said in last
 
 
 def test_rerun_trains_a_run_from_its_own_settings(outputs: Path):
-    config = tiny_config(seed=9, output_dir=str(outputs))
-    run = sweep.plan([config])[0].folder
-    run.path.mkdir()
-    from omegaconf import OmegaConf
-
-    (run.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    run = RunFolder(outputs / "runs" / names(outputs)[3])
+    assert run.status() == "missing"
     assert call(outputs, "rerun", run.name) == 0
-    assert run.result() is not None
+    assert run.status() == "ok"
+
+
+def test_rerun_names_settings_that_cannot_be_read(outputs: Path, capsys: pytest.CaptureFixture[str]):
+    run = RunFolder(outputs / "runs" / names(outputs)[3])
+    for content in ("nonsense: 3\n", "a: [", "[]"):
+        run.write("config.yaml", content)
+        assert call(outputs, "rerun", run.name) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{run.path / 'config.yaml'}: cannot be read" in line
