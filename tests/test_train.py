@@ -51,6 +51,8 @@ def plain_loop(config: Config, data: ImageData) -> list[tuple[float, float]]:
             net[i].weight.data = reference[f"{name}.net.layers.{j}.weight"][0].T.clone()
             net[i].bias.data = reference[f"{name}.net.layers.{j}.bias"][0, 0].clone()
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=config.trainer.lr)
+    n_steps = config.trainer.epochs * math.ceil(len(data.train_x) / config.trainer.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps - 1)
     gen = generator(config.seed, "train")
     x_all, history = data.train_x.flatten(1).float() / 255, []
     for _ in range(config.trainer.epochs):
@@ -70,13 +72,16 @@ def plain_loop(config: Config, data: ImageData) -> list[tuple[float, float]]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if config.trainer.lr_schedule == "cosine":
+                schedule.step()
             total += np.array([sse.item(), kl.item()]) * len(index)
         history.append(tuple(total / len(x_all)))
     return history
 
 
-def test_one_run_is_a_plain_loop_of_torch_modules(toy: ImageData):
-    config = tiny_config(trainer__epochs=4, seed=3, beta__value=0.7)
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_one_run_is_a_plain_loop_of_torch_modules(toy: ImageData, schedule: str):
+    config = tiny_config(trainer__epochs=4, trainer__lr_schedule=schedule, seed=3, beta__value=0.7)
     stack = fit(new_stack(toy, config), toy)
     got = [(row["train_sse"], row["train_kl"]) for row in stack.history[0]]
     np.testing.assert_allclose(got, plain_loop(config, toy), rtol=2e-5)
@@ -158,9 +163,33 @@ def test_history_holds_the_schedules(toy: ImageData):
     config = tiny_config(trainer__epochs=4, trainer__lr_schedule="cosine", beta__kind="warmup", beta__epochs=2.0)
     rows = fit(new_stack(toy, config), toy).history[0]
     assert [r["epoch"] for r in rows] == [1, 2, 3, 4]
-    assert [r["lr"] for r in rows] == pytest.approx([1e-3 * 0.5 * (1 + math.cos(math.pi * e / 4)) for e in range(4)])
-    # Five steps an epoch: beta of the last step of each.
+    # Five steps per epoch: the values at the last step of each.
+    rates = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 19)) for step in (4, 9, 14, 19)]
+    assert [r["lr"] for r in rows] == pytest.approx(rates, abs=1e-12)
+    assert rows[-1]["lr"] == 0
     assert [r["beta"] for r in rows] == pytest.approx([4 / 10, 9 / 10, 1.0, 1.0])
+
+
+def test_the_last_step_of_the_cosine_changes_nothing_and_the_one_before_does(toy: ImageData):
+    config = tiny_config(trainer__epochs=1, trainer__lr_schedule="cosine")  # five steps
+    after = []
+    for stop_after in (3, 4, 5):
+        stack, seen = new_stack(toy, config), []
+
+        def pause(n_images: int, seen: list[int] = seen, stop_after: int = stop_after) -> bool:
+            seen.append(n_images)
+            return len(seen) == stop_after
+
+        train_epoch(stack, toy.train_x.flatten(1), toy.train_y, pause)
+        after.append(weights(stack, 0))
+    assert not torch.equal(after[0], after[1])
+    assert torch.equal(after[1], after[2])
+
+
+def test_a_cosine_of_one_step_has_the_whole_rate(toy: ImageData):
+    common = {"trainer__epochs": 1, "trainer__batch_size": 300}
+    trained = [fit(new_stack(toy, tiny_config(**common, trainer__lr_schedule=s)), toy) for s in ("constant", "cosine")]
+    assert torch.equal(weights(trained[0], 0), weights(trained[1], 0))
 
 
 def test_seeded_losses_are_the_recorded_ones(toy: ImageData):
@@ -170,7 +199,7 @@ def test_seeded_losses_are_the_recorded_ones(toy: ImageData):
     assert got == pytest.approx(RECORDED, rel=1e-4)
 
 
-RECORDED = [90.395627, 90.668555, 51.120582, 0.275331, 647.600295]
+RECORDED = [90.395627, 90.668555, 51.120582, 0.275331, 709.233937]
 
 
 @pytest.fixture(scope="module")
