@@ -1,4 +1,4 @@
-"""One progress display for a whole sweep: a live line on a terminal, a plain line now and then elsewhere."""
+"""How far a long command is, on stderr: a live line on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,26 +16,80 @@ def duration(seconds: float) -> str:
     return f"{s // 60}:{s % 60:02} min" if s < 3600 else f"{s // 3600}:{s % 3600 // 60:02} h"
 
 
-class Progress:
-    """Counts runs and images, and shows them; several threads may count.
+class Display:
+    """Shows one line that changes; several threads may use it.
 
     Args:
-        n_runs: of the sweep, those finished before included.
-        n_images: images to be seen in training over all runs that are left.
         stream: where to show it.
-        every: seconds between plain lines where the stream is no terminal.
+        every: seconds between plain lines if the stream is not a terminal.
     """
 
-    def __init__(self, n_runs: int, n_images: int, stream: TextIO | None = None, every: float = 15.0) -> None:
-        self.n_runs, self.n_images = n_runs, max(n_images, 1)
+    def __init__(self, stream: TextIO | None = None, every: float = 15.0) -> None:
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
         self.every = 0.2 if self.live else every
+        self.lock = threading.RLock()
+        self.started = self.shown = time.monotonic()
+
+    def show(self, share: float, text: str) -> None:
+        """Shows the share that is done and a text, unless it is too soon after the last time."""
+        with self.lock:
+            now = time.monotonic()
+            if now - self.shown < self.every:
+                return
+            self.shown, share = now, min(share, 1.0)
+            left = f" · {duration((now - self.started) * (1 / share - 1))} left" if share else ""
+            bar = "█" * round(20 * share) + "·" * (20 - round(20 * share)) + " " if self.live else ""
+            line = f"{bar}{share:4.0%} · {text}{left}"
+            self.stream.write(f"\r{line}\x1b[K" if self.live else line + "\n")
+            self.stream.flush()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        with self.lock:
+            self.stream.write(f"\r\x1b[K{line}\n" if self.live else line + "\n")
+            self.stream.flush()
+
+    def close(self) -> None:
+        """Removes the live line."""
+        if self.live:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+
+class Steps(Display):
+    """Counts the equal steps of a command.
+
+    Args:
+        what: for example "runs evaluated".
+        n: the number of steps.
+    """
+
+    def __init__(self, what: str, n: int, stream: TextIO | None = None, every: float = 15.0) -> None:
+        super().__init__(stream, every)
+        self.what, self.n, self.done = what, n, 0
+
+    def step(self) -> None:
+        """One more step is done."""
+        with self.lock:
+            self.done += 1
+            self.show(self.done / self.n, f"{self.done}/{self.n} {self.what}")
+
+
+class Progress(Display):
+    """Counts runs and images of a sweep.
+
+    Args:
+        n_runs: of the sweep, including those finished before.
+        n_images: images to be seen in training over all runs that are left.
+    """
+
+    def __init__(self, n_runs: int, n_images: int, stream: TextIO | None = None, every: float = 15.0) -> None:
+        super().__init__(stream, every)
+        self.n_runs, self.n_images = n_runs, max(n_images, 1)
         self.done = 0
         self.seen = 0
         self.positions: dict[int, tuple[int, int, int]] = {}  # of each thread that trains: runs, epoch, epochs
-        self.lock = threading.RLock()
-        self.started = self.shown = time.monotonic()
 
     def stack(self, n_runs: int, epoch: int, epochs: int) -> None:
         """The stack that this thread now trains, and its epoch."""
@@ -52,10 +106,9 @@ class Progress:
         """So many more images were seen."""
         with self.lock:
             self.seen += images
-            now = time.monotonic()
-            if now - self.shown >= self.every:
-                self.shown = now
-                self._show()
+            rate = self.seen / max(time.monotonic() - self.started, 1e-9)
+            text = f"{self.done}/{self.n_runs} runs · {self._position()} · {rate:,.0f} images/s"
+            self.show(self.seen / self.n_images, text)
 
     def _position(self) -> str:
         positions = list(self.positions.values())
@@ -65,27 +118,3 @@ class Progress:
         if len(positions) > 1:
             return f"{len(positions)} stacks of together {n_runs} runs, {where}"
         return f"stack of {n_runs}, {where}" if n_runs > 1 else where
-
-    def _show(self) -> None:
-        elapsed = time.monotonic() - self.started
-        rate = self.seen / elapsed if elapsed else 0.0
-        left = (self.n_images - self.seen) / rate if rate else 0.0
-        share = min(self.seen / self.n_images, 1.0)
-        bar = "█" * round(20 * share) + "·" * (20 - round(20 * share)) + " " if self.live else ""
-        text = (
-            f"{bar}{share:4.0%} · {self.done}/{self.n_runs} runs · {self._position()} · {rate:,.0f} images/s · "
-            f"{duration(left)} left"
-        )
-        self.stream.write(f"\r{text}\x1b[K" if self.live else text + "\n")
-        self.stream.flush()
-
-    def note(self, line: str) -> None:
-        """A line that stays."""
-        with self.lock:
-            self.stream.write(f"\r\x1b[K{line}\n" if self.live else line + "\n")
-            self.stream.flush()
-
-    def close(self) -> None:
-        if self.live:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()

@@ -7,8 +7,9 @@ import pytest
 
 from experiments.launch import cli
 from experiments.launch.grid import GridSweeper, supersedes
+from experiments.settings import Settings
 from tests.conftest import composed
-from vae.config import Config, ConfigError, settings
+from vae.config import ConfigError, settings
 
 TINY = """# @package _global_
 study:
@@ -47,7 +48,7 @@ class Sweep:
         self.rows, self.swept = sweeper.batch(arguments)
 
     @property
-    def configs(self) -> list[Config]:
+    def configs(self) -> list[Settings]:
         return [cli.typed(self.sweeper.compose(row)) for row in self.rows]
 
     @property
@@ -175,6 +176,10 @@ def test_an_interval_cannot_be_swept(sweep: Callable[[str], Sweep], command: str
         ("points label_placement=both", "points-label_placement=both"),
         ("points label_placement=none,both", "points"),
         ("x_var=1,0.1 seed=0,1", "multirun-x_var=0.1,1-seed=0,1"),
+        ("seed=0,1 x_var=1,0.1", "multirun-x_var=0.1,1-seed=0,1"),  # in any order
+        ("tiny seed=0,1,3 trainer.lr=0.1 z_dim=5", "tiny-z_dim=5-lr=0.1-seed=0,1,3"),
+        ("tiny trainer.lr=0.1 z_dim=5 seed=3,1,0", "tiny-z_dim=5-lr=0.1-seed=0,1,3"),
+        ("tiny dataset.validation=0.1", "tiny-dataset.validation=0.1"),
         ("seed=0,1 study.name=mine", "mine-seed=0,1"),
     ],
 )

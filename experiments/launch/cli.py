@@ -26,8 +26,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from experiments.settings import Settings, validate
 from vae import config as vae_config
-from vae.config import Config, ConfigError
+from vae.config import ConfigError
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 VALUE_GROUPS = ("z_dim", "beta", "x_var", "label_repeat")  # groups whose main field is `value`
@@ -64,7 +65,7 @@ def summary(group: str, option: str) -> str:
 
 def help_table(*names: str) -> str:
     """The options of some groups with a line each, for conf/hydra/help/study.yaml; a `$` is one for string.Template."""
-    docs = {key: meta["doc"] for key, _, meta, _ in vae_config.settings(Config())}
+    docs = {key: meta["doc"] for key, _, meta, _ in vae_config.settings(Settings())}
     lines = []
     for group in names:
         lines += [f"{group}: {docs[f'{group}.kind']}"] if f"{group}.kind" in docs else []
@@ -74,13 +75,13 @@ def help_table(*names: str) -> str:
 
 def register_schema() -> None:
     """Gives Hydra the typed schema that conf/config.yaml starts from, and the tables of its help."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=Settings)
     OmegaConf.register_new_resolver("help_table", help_table, replace=True)
     # For an experiment's points: a length that goes with the epochs, whatever these are.
     OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
 
 
-def typed(cfg: DictConfig) -> Config:
+def typed(cfg: DictConfig) -> Settings:
     """The settings as dataclasses, checked.
 
     Raises:
@@ -88,9 +89,9 @@ def typed(cfg: DictConfig) -> Config:
         OmegaConfBaseException: for one that does not exist or is of another type.
     """
     own = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
-    assert isinstance(config, Config)
-    vae_config.validate(config)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), own))
+    assert isinstance(config, Settings)
+    validate(config)
     where = Path(config.output_dir).absolute()
     there = next(folder for folder in (where, *where.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
@@ -223,7 +224,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         if m := re.match(r"Ambiguous value for argument '(.*)'", reason):
             return f"{m[1]}: several values; allowed: one value, or a sweep with -m"
         return " ".join(line.strip() for line in str(error).splitlines()[:2])
-    key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Config())}
+    key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Settings())}
     hint = re.search(r"To append to your config use \+(.*)", str(error))
     given = hint[1] if hint else next((o for o in overrides if o.lstrip("+").startswith(f"{key}=")), key).lstrip("+")
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and not key.startswith("hydra."):

@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.launch.cli import typed
 from experiments.launch.launcher import Composer, StackedLauncher
-from vae.config import Config, ConfigError, Dataset, settings
+from experiments.settings import Settings, result_settings
+from vae.config import ConfigError, Dataset, settings
 
 
 @dataclass
@@ -111,7 +112,7 @@ class GridSweeper(Sweeper):
         chosen = dict(override.lstrip("+").split("=", 1) for override in row if "=" in override)
         foreign = [
             name
-            for name, _, meta, _ in settings(Config())
+            for name, _, meta, _ in settings(Settings())
             if name not in chosen
             and meta["kinds"]
             and chosen.get(name.split(".")[0], meta["kinds"][0]) not in (*meta["kinds"], *meta["optional"])
@@ -119,7 +120,7 @@ class GridSweeper(Sweeper):
         return [f"{name}=null" for name in foreign if OmegaConf.select(self.plain(arguments), name) is not None]
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Checks every job, trains them all, and writes the report, also when some failed.
+        """Checks every job, trains them all, and builds the report, also when some failed.
 
         Raises:
             ConfigError: if any job has a setting that cannot be used; nothing was trained or written then.
@@ -128,28 +129,30 @@ class GridSweeper(Sweeper):
         rows, swept = self.batch(arguments)
         jobs = [self.compose(row) for row in rows]
         configs = [typed(job) for job in jobs]
-        name = self.report_name(arguments, configs)
-        from experiments import report  # these import torch, which a bad setting need not wait for
-        from experiments.sweep import plan
+        name, output_dir = self.report_name(arguments, configs), configs[0].output_dir
+        from experiments.launch.conclude import check_complete, conclude  # these import torch, which takes seconds
+        from experiments.manifest import manifest, write_manifest
+        from experiments.plan import plan
 
-        manifest = report.manifest(plan(configs), swept, name, jobs[0])
-        report.write_manifest(manifest, jobs[0].output_dir)
+        runs = plan(configs)
+        content = manifest(runs, swept, name)
+        write_manifest(content, output_dir)
         try:
             returns = self.launcher.launch(rows, initial_job_idx=0)
         finally:
-            report.conclude(manifest, jobs[0].output_dir)
-        report.check_complete(manifest, jobs[0].output_dir)
+            conclude(content, runs, output_dir)
+        check_complete(content, output_dir)
         return [returns]
 
-    def report_name(self, arguments: Sequence[str], configs: Sequence[Config]) -> str:
+    def report_name(self, arguments: Sequence[str], configs: Sequence[Settings]) -> str:
         """The folder of the report: the experiment's name, and what the command line changed in it.
 
         So a trial on other data or with fewer seeds never overwrites the full report. Settings that change no number do
-        not show, and however a setting was written, the name is the same.
+        not show. However the settings were written, and in whatever order, the name is the same.
         """
         plain = self.plain(arguments)
-        known = {name: meta for name, _, meta, _ in settings(configs[0]) if meta["affects_result"]}
-        runs = [{name: value for name, value, _, _ in settings(config)} for config in configs]
+        runs = [result_settings(config) for config in configs]
+        keys = {key_of(o) for o in self.parse(arguments)}
 
         def own(name: str) -> list[Any]:
             """The values that a setting has in the experiment as it stands."""
@@ -157,16 +160,16 @@ class GridSweeper(Sweeper):
             swept = [f"{k}={v}" for row in (self.params, *self.points) for k, v in row.items() if k in keys]
             return [v for o in self.parse(swept) for v in values_of(o)] or [OmegaConf.select(plain, name)]
 
-        parts = []
-        for key in dict.fromkeys(key_of(o) for o in self.parse(arguments)):
-            names = [name for name in known if name == key or name.startswith(f"{key}.")]
-            for name in names:
-                values = [run[name] for run in runs]
-                if unordered(values) == unordered(own(name)):
-                    continue
+        parts, chosen = [], set()
+        for name in runs[0]:  # in the schema's order
+            group = name.partition(".")[0]
+            if name not in keys and (group not in keys or group in chosen):
+                continue  # not on the command line, or it comes with the group's option
+            values = [run[name] for run in runs]
+            if unordered(values) != unordered(own(name)):
                 parts.append(spelled(name, values, configs))
                 if name.endswith(".kind"):
-                    break  # the other settings of the group come with the option
+                    chosen.add(group)
         return "-".join([configs[0].study.name or "multirun", *dict.fromkeys(parts)])
 
 
@@ -198,7 +201,7 @@ def dataset_name(dataset: Dataset) -> str:
     return own.get(dataset.kind) or dataset.kind
 
 
-def spelled(name: str, values: Sequence[Any], configs: Sequence[Config]) -> str:
+def spelled(name: str, values: Sequence[Any], configs: Sequence[Settings]) -> str:
     """A setting's values as a part of a folder's name: "x_var=0.1,1", "seed=0..9", "fashion_mnist"."""
     if name in ("dataset.kind", "dataset.name"):
         return plain_text(",".join(sorted({dataset_name(config.dataset) for config in configs})))

@@ -13,9 +13,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import loggers
+from experiments.evaluate import evaluate, read_metrics
 from experiments.launch.cli import FAILURE, USAGE, Stop, SweepFailed, typed
-from experiments.progress import Progress
-from experiments.sweep import Outcome, execute, plan
+from experiments.plan import Run, plan
+from experiments.progress import Display, Progress
+from experiments.runner import execute
+from experiments.training import Outcome
 from vae.config import ConfigError
 
 
@@ -28,8 +32,15 @@ def hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: Sequence[str]
     }
 
 
+def measure(runs: Sequence[Run]) -> None:
+    """Computes the metrics that trained runs lack, and completes the records of the runs' loggers."""
+    evaluate([run.folder for run in runs])
+    for run in {run.folder.name: run for run in runs}.values():
+        loggers.record(run, Display().note, read_metrics(run.folder)[0] or None)
+
+
 def returned(outcome: Outcome) -> dict[str, Any]:
-    """What a job gives back to Hydra.
+    """What a job gives back to Hydra: the run's folder, how training ended, and the metrics.
 
     Raises:
         SweepFailed: if the run has no usable result.
@@ -37,11 +48,11 @@ def returned(outcome: Outcome) -> dict[str, Any]:
     if not outcome.ok:
         raise SweepFailed(f"{outcome.run.folder.name}: {outcome.reason}")
     assert outcome.result is not None
-    return {"folder": str(outcome.run.folder.path), **outcome.result}
+    return {"folder": str(outcome.run.folder.path), **outcome.result, **read_metrics(outcome.run.folder)[0]}
 
 
 def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -> list[JobReturn]:
-    """Trains the jobs of a sweep in stacks; a failed one is a failed return, not an exception.
+    """Trains the jobs of a sweep in stacks and measures them; a failed one is a failed return, not an exception.
 
     Raises:
         ConfigError: for the first setting that cannot be used.
@@ -57,7 +68,9 @@ def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -
         callbacks.on_job_start(config=cfg, task_function=task_function)
     unique = {run.folder.name: run for run in runs}
     progress = Progress(len(unique), sum(run.images_left() for run in unique.values()))
-    for job, cfg, outcome in zip(returns, jobs, execute(runs, progress, files), strict=True):
+    outcomes = execute(runs, progress, files)
+    measure(runs)
+    for job, cfg, outcome in zip(returns, jobs, outcomes, strict=True):
         job.task_name = cfg.hydra.job.name
         try:
             job.return_value = returned(outcome)
@@ -70,7 +83,7 @@ def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -
 
 
 def train_job(cfg: DictConfig) -> dict[str, Any]:
-    """Trains one run, unless it is finished already, and says where it is.
+    """Trains and measures one run, as far as that is not done yet, and says where it is.
 
     Raises:
         ConfigError: for a setting that cannot be used.
@@ -92,15 +105,18 @@ def _train_job(cfg: DictConfig, hydra_cfg: HydraConf) -> dict[str, Any]:
     files = hydra_files(cfg, OmegaConf.create({"hydra": hydra_cfg}), list(hydra_cfg.overrides.task))
     runs = plan([config])
     known = runs[0].folder.result() is not None
-    progress = Progress(1, runs[0].images_left())
-    outcome = execute(runs, progress, [files])[0]
+    outcome = execute(runs, Progress(1, runs[0].images_left()), [files])[0]
+    measure(runs)
     result = returned(outcome)
-    where = outcome.run.folder.path
-    print(f"{'was trained before' if known else 'trained'}: {where}", file=sys.stderr)
-    print(
-        f"held-out images: SSE {result['test_sse']:.2f} and KL {result['test_kl']:.2f} nats per image, "
-        f"{result['test_active_units']} of {result['z_dim']} latent dimensions active, "
-        f"{result['test_bits_per_dim']:.3f} bits per dimension; see samples.png and reconstructions.png",
-        file=sys.stderr,
-    )
+    print(f"{'was trained before' if known else 'trained'}: {outcome.run.folder.path}", file=sys.stderr)
+    failures = read_metrics(outcome.run.folder)[1]
+    for family, reason in failures.items():
+        print(f"{family} could not be computed: {reason}", file=sys.stderr)
+    if not failures:
+        print(
+            f"held-out images: SSE {result['test_sse']:.2f} and KL {result['test_kl']:.2f} nats per image, "
+            f"{result['test_active_units']} of {result['z_dim']} latent dimensions active, "
+            f"{result['test_bits_per_dim']:.3f} bits per dimension; see samples.png and reconstructions.png",
+            file=sys.stderr,
+        )
     return result

@@ -25,19 +25,24 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from experiments.evaluate import read_metrics
+from experiments.identity import fingerprint
 from experiments.launch.cli import SweepFailed, typed
 from experiments.launch.grid import GridSweeper, as_override, key_of, plain_text, supersedes, values_of
-from experiments.result import COLUMNS
-from vae.config import Config, ConfigError, identity, settings
+from experiments.settings import Settings
+from vae.config import ConfigError, settings
+from vae.metrics import METRICS
 
 if TYPE_CHECKING:
     import optuna
 
-    from experiments.sweep import Run
+    from experiments.plan import Run
 
 Space = dict[str, Any]  # Optuna's distributions by the key of their setting
 SAMPLERS = ("tpe", "nsga2")
 DIGITS = 4  # of a number that is searched for, so that the best can be typed again
+VALIDATION = "val_"  # how the columns that may decide begin: held-out images are only reported
+NO_NUMBERS = ("val_kl_per_dim",)
 CONTINUES = ("sweeper.n_trials=", "sweeper.batch_size=")  # options that may change while a search goes on
 
 
@@ -45,7 +50,7 @@ CONTINUES = ("sweeper.n_trials=", "sweeper.batch_size=")  # options that may cha
 class OptunaSweeperConf:
     _target_: str = "hydra_plugins.vae_ablation.plugins.OptunaSweeper"
     params: dict[str, str] | None = field(default_factory=dict)
-    objectives: list[str] = field(default_factory=lambda: ["minimize sample_ffd"])
+    objectives: list[str] = field(default_factory=lambda: ["minimize val_sample_ffd"])
     constraints: list[str] = field(default_factory=list)
     n_trials: int = 24
     batch_size: int = 8
@@ -58,7 +63,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSw
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on a column of result.json.
+    """A bound on a metric.
 
     Attributes:
         sign: <= or >=.
@@ -85,9 +90,7 @@ class Constraint:
         except ValueError as e:
             if isinstance(e, ConfigError):
                 raise
-        raise ConfigError(
-            f"hydra.sweeper.constraints={text}: cannot be read; allowed: a column of result.json <= or >= a number"
-        )
+        raise ConfigError(f"hydra.sweeper.constraints={text}: cannot be read; allowed: a metric <= or >= a number")
 
     def violation(self, value: float) -> float:
         """By how much a value breaks it; zero or less where it holds."""
@@ -95,31 +98,33 @@ class Constraint:
 
 
 def objective(text: str) -> tuple[str, str]:
-    """Reads "minimize sample_ffd" as its column and what is to be done to it.
+    """Reads "minimize val_sample_ffd" as its column and what is to be done to it.
 
     Raises:
         ConfigError: for anything else.
     """
     way, _, name = text.strip().partition(" ")
     if way not in ("minimize", "maximize"):
-        raise ConfigError(
-            f"hydra.sweeper.objectives={text}: cannot be read; allowed: minimize or maximize a column of result.json"
-        )
+        raise ConfigError(f"hydra.sweeper.objectives={text}: cannot be read; allowed: minimize or maximize a metric")
     return column(name.strip(), "objectives"), way
 
 
 def column(name: str, option: str) -> str:
-    """The column of result.json that is meant: `r_loss` is `test_r_loss`, on held-out images.
+    """The metric that is meant, on validation images: `r_loss` is `val_r_loss`.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or it is not a number, or measured on other images.
     """
-    for full in (name, f"test_{name}"):
-        if full in COLUMNS:
+    known = [metric for metric in METRICS if metric.startswith(VALIDATION) and metric not in NO_NUMBERS]
+    for full in (name, f"{VALIDATION}{name}"):
+        if full in known:
             return full
-    near = difflib.get_close_matches(name, [*COLUMNS, *(c.removeprefix("test_") for c in COLUMNS)], n=1)
+    given = f"hydra.sweeper.{option}={name}"
+    if name in METRICS:
+        raise ConfigError(f"{given}: a search must not choose by it; allowed: {', '.join(known)}")
+    near = difflib.get_close_matches(name, [*known, *(k.removeprefix(VALIDATION) for k in known)], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"hydra.sweeper.{option}={name}: no such column{hint}; allowed: those of outputs/README.md")
+    raise ConfigError(f"{given}: no such metric{hint}; allowed: {', '.join(known)}")
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
@@ -141,7 +146,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
         if not low < high or (log and low <= 0):
             rule = "0 < the first < the second" if log else "the first below the second"
             raise ConfigError(f"{override.input_line}: no interval to search; allowed: two numbers, {rule}")
-        types = {name: meta["type"] for name, _, meta, _ in settings(Config())}
+        types = {name: meta["type"] for name, _, meta, _ in settings(Settings())}
         if types.get(key, "").startswith("int"):
             return IntDistribution(math.ceil(low), math.floor(high), log=log)
         return FloatDistribution(float(low), float(high), log=log)
@@ -162,8 +167,8 @@ class OptunaSweeper(GridSweeper):
     Args:
         params: the search space, override strings by key: {"x_var.value": "tag(log, interval(0.01, 1))", "z_dim.value":
             "choice(10, 20, 50)"}. A single value is a setting that is the same in all trials.
-        objectives: one or two, "minimize sample_ffd": a column of result.json to minimize or maximize.
-        constraints: "r_loss <= 2.5": a trial that breaks one is worse than any that breaks none.
+        objectives: one or two, "minimize val_sample_ffd": a metric on validation images to minimize or maximize.
+        constraints: "val_r_loss <= 2.5": a trial that breaks one is worse than any that breaks none.
         n_trials: in all, those of earlier calls, failed and diverged ones included.
         batch_size: trials proposed at once and trained together.
         sampler: tpe, the tree-structured Parzen estimator, also for two objectives (Watanabe 2023; Ozaki et al. 2022),
@@ -174,7 +179,7 @@ class OptunaSweeper(GridSweeper):
     def __init__(
         self,
         params: DictConfig | None = None,
-        objectives: Sequence[str] = ("minimize sample_ffd",),
+        objectives: Sequence[str] = ("minimize val_sample_ffd",),
         constraints: Sequence[str] = (),
         n_trials: int = 24,
         batch_size: int = 8,
@@ -221,7 +226,7 @@ class OptunaSweeper(GridSweeper):
             raise ConfigError("hydra.sweeper.params: nothing to search for; allowed: x_var.value: interval(0.01, 1)")
         return searched, [o for o in overrides if not o.is_sweep_override()]
 
-    def report_name(self, arguments: Sequence[str], configs: Sequence[Config]) -> str:
+    def report_name(self, arguments: Sequence[str], configs: Sequence[Settings]) -> str:
         """The folder of the report: as that of a grid, and what the command line changed in the search."""
         given = self.parse(arguments)
         own = [o for o in given if o.is_sweep_override() or any(supersedes(key_of(o), k) for k in self.params)]
@@ -231,7 +236,9 @@ class OptunaSweeper(GridSweeper):
         head = configs[0].study.name or "multirun"
         if "search" not in head:
             name = f"{head}-search{name.removeprefix(head)}"
-        return "-".join([name, *(plain_text(text) for text in (*(o.input_line or "" for o in own), *changed))])
+        return "-".join(
+            [name, *(plain_text(text) for text in (*sorted(o.input_line or "" for o in own), *sorted(changed)))]
+        )
 
     def row(self, params: dict[str, Any], fixed: Sequence[Override], arguments: Sequence[str]) -> list[str]:
         """The overrides of a trial."""
@@ -249,7 +256,7 @@ class OptunaSweeper(GridSweeper):
             "objectives": self.objectives,
             "constraints": [vars(c) for c in self.constraints],
             "sampler": [self.sampler, self.seed],
-            "run": {**identity(first.config), "content": first.data.content_hash},
+            "run": fingerprint(first.config, first.data.content_hash),
         }
         digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:10]
         return optuna.create_study(
@@ -285,11 +292,10 @@ class OptunaSweeper(GridSweeper):
             batch.append(study.ask(space))
         return batch
 
-    def tell(self, study: optuna.Study, trial: optuna.Trial, result: dict[str, Any] | None) -> None:
-        """Tells a trial's numbers; without usable ones it is failed."""
+    def tell(self, study: optuna.Study, trial: optuna.Trial, found: dict[str, Any]) -> None:
+        """Tells a trial's metrics; without those that count it is failed."""
         from optuna.trial import TrialState
 
-        found = result if result and result["status"] == "ok" else {}
         bounds = {c: found.get(c.column, math.nan) for c in self.constraints}
         values = [found.get(name, math.nan) for name in self.objectives]
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in (*values, *bounds.values())):
@@ -301,7 +307,7 @@ class OptunaSweeper(GridSweeper):
         study.tell(trial.number, values, skip_if_finished=True)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Asks, trains and tells until there are `n_trials`, and writes the report, also when it is stopped.
+        """Asks, trains and tells until there are `n_trials`, and builds the report, also when it is stopped.
 
         Raises:
             ConfigError: if the space or an end of it cannot be used; nothing was trained or written then.
@@ -314,8 +320,15 @@ class OptunaSweeper(GridSweeper):
             )
         searched, fixed = self.space(arguments)
         space = {key_of(o): distribution(o) for o in searched}
-        from experiments import report  # these import torch, which a bad setting need not wait for
-        from experiments.sweep import plan, prepare_output
+        job = typed(self.compose(self.row(corners(space)[0], fixed, arguments)))
+        if not job.dataset.validation:
+            raise ConfigError(
+                "dataset.validation=0: a search chooses by validation images; allowed: a share > 0 and <= 0.5"
+            )
+        from experiments.launch.conclude import conclude  # these import torch, which a bad setting need not wait for
+        from experiments.manifest import manifest, write_manifest
+        from experiments.plan import plan
+        from experiments.store import prepare_output
 
         planned: dict[tuple[str, ...], Run] = {}
 
@@ -326,13 +339,13 @@ class OptunaSweeper(GridSweeper):
             planned.update(zip(map(tuple, new), plan([typed(self.compose(row)) for row in new]), strict=True))
             return rows, [planned[tuple(row)] for row in rows]
 
-        rows, ends = prepared(corners(space))
-        job, name = self.compose(rows[0]), self.report_name(arguments, [ends[0].config])
+        ends = prepared(corners(space))[1]
+        name = self.report_name(arguments, [job])
         prepare_output(job.output_dir)
         study = self.study(ends[0], space, Path(job.output_dir))
 
-        def manifest() -> dict[str, Any]:
-            """Of all trials so far, written before they are trained."""
+        def trials_so_far() -> tuple[dict[str, Any], list[Run]]:
+            """The manifest of all trials, written before they are trained, and their runs."""
             every = [t for t in study.get_trials(deepcopy=False) if t.params.keys() == space.keys()]
             runs = prepared([t.params for t in every])[1]
             search = {
@@ -344,23 +357,23 @@ class OptunaSweeper(GridSweeper):
                 "study": study.study_name,
                 "trials": [run.folder.name for run in runs],
             }
-            content = report.manifest(runs, list(space), name, job) | {"search": search}
-            report.write_manifest(content, job.output_dir)
-            return content
+            content = manifest(runs, list(space), name) | {"search": search}
+            write_manifest(content, job.output_dir)
+            return content, runs
 
         returns = []
         batch = self.ask(study, space)
-        content = manifest()
+        content, every = trials_so_far()
         try:
             while batch:
                 rows, runs = prepared([trial.params for trial in batch])
                 returns.append(self.launcher.launch(rows, initial_job_idx=batch[0].number))
                 for trial, run in zip(batch, runs, strict=True):
-                    self.tell(study, trial, run.folder.result())
+                    self.tell(study, trial, read_metrics(run.folder)[0])
                 batch = self.ask(study, space)
-                content = manifest()
+                content, every = trials_so_far()
         finally:
-            report.conclude(content, job.output_dir)
+            conclude(content, every, job.output_dir)
         if all(trial.values is None for trial in study.get_trials(deepcopy=False)):
             raise SweepFailed(f"none of the {len(study.trials)} trials has a usable result; the report says why")
         return returns
