@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.datasets import folder_config, make, noise
+from vae import theory
 from vae.config import ConfigError, Dataset
 from vae.data import Facts, ImageData, dataset_facts, facts, load
 from vae.data.images import split_validation
@@ -115,6 +116,10 @@ def test_facts_of_mnist_5k_are_near_those_of_mnist():
     assert known.eigenvalues_within[0] == pytest.approx(3.1, abs=0.1)
     assert known.eigenvalues.sum() == pytest.approx(known.sse_mean["train"], rel=1e-12)
     assert known.eigenvalues_within.sum() == pytest.approx(known.sse_class_means["train"], rel=1e-12)
+    # The linear VAE with labels at x_var 0.01: better on the images that it is fitted to than on held-out ones
+    assert theory.optimum(known.eigenvalues_within, 0.01, 100).sse == pytest.approx(5.275, abs=5e-4)
+    held_out = theory.held_out(known.eigenvalues_within, known.test_variances_within, 0.01, 100)
+    assert held_out.sse == pytest.approx(5.618, abs=5e-4)
 
 
 @pytest.fixture
