@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -158,7 +157,7 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps) -> None:
         progress.step()
 
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(len(group), os.cpu_count() or 1, MAX_WORKERS), initializer=set_up_torch)
+    pool = ThreadPoolExecutor(min(len(group), threads, MAX_WORKERS), initializer=set_up_torch)
     try:
         pool.submit(evaluate_one, group[0]).result()  # alone: what all runs share, such as the judge, is made once
         rest: list[Future[None]] = [pool.submit(evaluate_one, work) for work in group[1:]]
@@ -175,7 +174,7 @@ def _write(folder: RunFolder, family: str, result: Result) -> None:
         import numpy as np
 
         arrays = io.BytesIO()
-        np.savez_compressed(arrays, **result.arrays)
+        np.savez_compressed(arrays, **result.arrays)  # pyright: ignore[reportArgumentType]
         folder.write(f"{family}.npz", arrays.getvalue())
         for name, image in result.images.items():
             drawn = io.BytesIO()
@@ -250,7 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as e:
         print(f"evaluate: {e}", file=sys.stderr)
         return 2
-    evaluate(runs, families, retry=arguments.retry)
+    try:
+        evaluate(runs, families, retry=arguments.retry)
+    except KeyboardInterrupt:
+        print("evaluate: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     failures = [(run, family, why) for run in runs for family, why in read_metrics(run, families)[1].items()]
     for run, family, why in failures:
         print(f"evaluate: {run.name}: {family} failed: {why}", file=sys.stderr)
@@ -260,5 +263,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    sys.exit(main())

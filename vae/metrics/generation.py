@@ -77,6 +77,33 @@ def quality(subject: Subject) -> dict[str, Any]:
     }
 
 
+@generation.computes(
+    Metric(
+        "val_sample_ffd",
+        "",
+        "feature Frechet distance of samples to validation images, for choosing settings",
+        "lower",
+        "sample FFD, validation",
+    )
+)
+def distance_to_validation_images(subject: Subject) -> dict[str, float]:
+    import torch
+
+    from vae.judge import K_NEIGHBOURS, MIN_SIZE, N_SAMPLES, frechet_distance
+    from vae.layers import generator
+
+    images, labels = subject.images("val")
+    if len(images) <= K_NEIGHBOURS or min(subject.data.image_shape[1:]) < MIN_SIZE:
+        return {}
+    chosen = torch.randperm(len(images), generator=generator(0, "judge validation"))[:N_SAMPLES]  # (n,)
+    samples = subject.model.sample(labels[chosen], seed=subject.config.seed)  # (n, C, H, W)
+    if not samples.isfinite().all():
+        return {}
+    judge = judge_of(subject.data, subject.cache)
+    real, drawn = judge.features(images[chosen]), judge.features(samples)  # (n, F) each
+    return {"val_sample_ffd": frechet_distance(real.mean(0), real.T.cov(), drawn.mean(0), drawn.T.cov())}
+
+
 @functools.lru_cache(maxsize=1)  # the runs of a sweep mostly share one dataset
 def judge_of(data: ImageData, cache: Path) -> Judge:
     from vae.judge import Judge
