@@ -1,5 +1,10 @@
 """Data small enough that a test trains on it in a moment, runs on them, and command lines composed without a run."""
 
+import os
+
+# NumPy's threads wait in a busy loop: with two on a busy machine, small matrices took eight times as long.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
