@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
             )
         if config.trainer.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.device=cuda: there is no usable GPU; allowed here: auto, cpu")
+        logger = config.logger.kind
+        if logger != "csv" and importlib.util.find_spec(logger) is None:
+            raise ConfigError(
+                f"logger={logger}: its package is not installed (pip install -e '.[{logger}]'); allowed without it: csv"
+            )
     runs = []
     for config in configs:
         images = load_data(config.dataset)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,6 @@ def validate(config: Settings) -> None:
     vae_config.validate(config)
     if not config.output_dir:
         raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
-    kind = config.logger.kind
-    if kind != "csv" and importlib.util.find_spec(kind) is None:
-        raise ConfigError(
-            f"logger={kind}: its package is not installed (pip install -e '.[{kind}]'); allowed without it: csv"
-        )
 
 
 def to_yaml(config: Settings) -> str:

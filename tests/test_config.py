@@ -7,22 +7,23 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.launch import cli
+from experiments.settings import Settings, read_settings, to_yaml, validate
 from tests.conftest import tiny_config
 from vae import config as vae_config
-from vae.config import Config, ConfigError, validate
+from vae.config import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 README = (CONF.parent / "README.md").read_text()
 
 
-def composed(*overrides: str) -> Config:
+def composed(*overrides: str) -> Settings:
     cli.register_schema()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return cli.typed(compose("config", overrides=list(overrides)))
 
 
 def test_defaults_of_conf_are_those_of_the_dataclasses():
-    assert composed() == Config()
+    assert composed() == Settings()
 
 
 @pytest.mark.parametrize(("group", "option"), [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml"))])
@@ -52,6 +53,9 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
         ),
         ({"model__kind": "resnet"}, "model=resnet: not an option; allowed: one of mlp, conv, linear"),
         ({"seed": -1}, "seed=-1: out of range; allowed: a whole number >= 0"),
+        ({"dataset__validation": 0.6}, "dataset.validation=0.6: out of range; allowed: a number >= 0 and <= 0.5"),
+        ({"trainer__threads": -1}, "trainer.threads=-1: out of range; allowed: a whole number >= 0 and <= 1024"),
+        ({"output_dir": ""}, "output_dir=: empty; allowed: a folder, . for this one"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(change: dict, message: str):
@@ -65,8 +69,27 @@ def test_warmup_must_end_within_the_training():
         validate(tiny_config(beta__kind="warmup", beta__epochs=10.0))
 
 
+def test_settings_come_back_from_a_run_folder_with_the_place_that_it_lies_in(tmp_path: Path):
+    folder = tmp_path / "moved" / "runs" / "a"
+    folder.mkdir(parents=True)
+    config = tiny_config(beta__kind="warmup", beta__epochs=1.0, model__logvar_max=4.0, output_dir="elsewhere")
+    (folder / "config.yaml").write_text(to_yaml(config))
+    config.output_dir = str(tmp_path / "moved")
+    assert read_settings(folder) == config
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "[]", "unknown: 3\n", "seed: text\n", "\x00"])
+def test_settings_that_cannot_be_read_are_named_in_one_line(tmp_path: Path, content: str | None):
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError) as e:
+        read_settings(tmp_path)
+    assert str(e.value).startswith(f"{tmp_path / 'config.yaml'}: cannot be read (")
+    assert "\n" not in str(e.value)
+
+
 def test_the_readme_lists_every_setting_with_its_option():
-    for name, _, meta, _ in vae_config.settings(Config()):
+    for name, _, meta, _ in vae_config.settings(Settings()):
         if name.startswith("study."):
             continue
         shown = name.removesuffix(".kind")

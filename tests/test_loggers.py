@@ -60,10 +60,14 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, dat
     return make
 
 
-def conclude(run: Run) -> None:
-    """What follows an evaluation: made-up numbers and pictures, and the record of them."""
+def draw(run: Run) -> None:
     for name in ("samples", "reconstructions"):
         Image.new("RGB", (30, 20)).save(run.folder.path / f"{name}.png")
+
+
+def conclude(run: Run) -> None:
+    """What follows an evaluation: made-up numbers and pictures, and the record of them."""
+    draw(run)
     notes: list[str] = []
     loggers.record(run, notes.append, METRICS)
     assert notes == []
@@ -75,7 +79,7 @@ def expected(run: Run, concluded: bool) -> Points:
     found = {f"history/{k}": [(int(row["epoch"]), float(row[k])) for row in rows] for k in rows[0]}
     if concluded:
         result = run.folder.result() or {}
-        numbers = {"z_dim": 4, "test_sse": 12.5, "test_kl": 3.25, "train_loss": 7.0}
+        numbers = {"input_dim": 64, "test_sse": 12.5, "test_kl": 3.25, "train_loss": 7.0}
         found |= {f"result/{k}": [(result["epochs_done"], v)] for k, v in numbers.items()}
     return found
 
@@ -222,7 +226,7 @@ def test_a_kill_inside_mlflow_leaves_no_point_twice_and_no_second_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, breaks, once)
-        Image.new("RGB", (30, 20)).save(asked.folder.path / "samples.png")
+        draw(asked)
         for _ in range(8):
             execute([asked], progress)
             loggers.record(asked, progress.note, METRICS)
