@@ -12,7 +12,7 @@ from tests.models import new_stack, subject_of
 from vae import judge
 from vae.metrics import METRICS, compute
 
-COLUMNS = {name for name, metric in METRICS.items() if metric.family == "generation"}
+COLUMNS = {name for name, metric in METRICS.items() if metric.family == "generation" and not name.startswith("val_")}
 
 
 def columns(data, cache: Path, **changes: object) -> dict:  # type: ignore[no-untyped-def]
