@@ -48,13 +48,11 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     text; `kl_per_dim` and other lists of numbers are left out.
     """
     row: dict[str, Any] = {"run": folder.name, "path": str(folder.path), "outcome": "missing", "reason": "not finished"}
-    try:
-        result = folder.result()
-        failure = folder.failure() if result is None else None
-    except (OSError, ValueError) as e:
-        return row | {"outcome": "failed", "reason": f"result.json cannot be read ({type(e).__name__})"}
+    result = folder.result()
     if result is None:
-        if failure is not None:
+        if (folder.path / "result.json").exists():
+            row |= {"outcome": "failed", "reason": "result.json cannot be read"}
+        elif (failure := folder.failure()) is not None:
             row |= {"outcome": "failed", "reason": str(failure.get("reason") or "no reason given")}
         return row | _settings(_from_yaml(folder.path))
     values, failures = read_metrics(folder)
@@ -243,7 +241,7 @@ class Report:
     def setting(self, cell: Cell, key: str) -> Any:
         """A setting of a cell, swept or fixed, by its full or short name; None where it has none."""
         both = {**self.manifest["fixed"], **cell.point}
-        return next((both[k] for k in (key, f"{key}.kind", f"{key}.value") if k in both), None)
+        return next((both[k] for k in (key, f"{key}.value", f"{key}.kind") if k in both), None)
 
     @property
     def objectives(self) -> list[str]:

@@ -49,8 +49,10 @@ def number(value: float | None, digits: int = DIGITS) -> str:
     """A number with at most that many significant digits, without an exponent where that is readable."""
     if value is None or math.isnan(value):
         return NONE
-    if isinstance(value, int) or value == 0 or math.isinf(value):
-        return f"{value:g}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value == 0 or math.isinf(value):
+        return f"{abs(value) if value == 0 else value:g}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits}g}"
     return _fixed(value, digits - 1 - _exponent(value, digits))
