@@ -86,13 +86,11 @@ def _from_yaml(folder: Path) -> dict[str, Any]:
 
 def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of `read_run` as a DataFrame, indexed by run, with `usable`: whether a run has its final numbers."""
-    frame = pd.DataFrame([dict(row) for row in rows])
+    frame = pd.DataFrame([{"failures": {}, **row} for row in rows])
     if frame.empty:
         return pd.DataFrame(columns=["run", "path", "outcome", "reason", "usable", "seed"]).set_index("run")
     frame["usable"] = frame["outcome"].isin(JUDGED)
     frame = frame.set_index("run")
-    if "failures" in frame:
-        frame["failures"] = [v if isinstance(v, dict) else {} for v in frame["failures"]]
     for name in frame.columns.difference([*SETTINGS, *TEXTS, "failures", "usable", "status", "seed"]):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     return frame
@@ -328,9 +326,7 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         row |= {"dataset": named[content], "dataset_hash": content}
         rows.append(row)
     frame = frame_of(rows)
-    frame["sse_ratio"] = [
-        against_theory(row, manifest["datasets"][row["dataset_hash"]]) for row in frame.to_dict("records")
-    ]
+    frame["sse_ratio"] = [against_theory(row, manifest["datasets"][row["dataset_hash"]]) for _, row in frame.iterrows()]
     keys = [key for key in swept if key != "seed"]
     report = Report(name, folder, manifest, keys, frame)
     if "search" not in manifest and changes_one_thing(report):
@@ -370,7 +366,7 @@ def _by_change(report: Report) -> list[str]:
     return found
 
 
-def against_theory(row: Mapping[str, Any], data: Mapping[str, Any]) -> float:
+def against_theory(row: pd.Series, data: Mapping[str, Any]) -> float:
     """A run's training SSE over that of the closed form at the same training KL; NaN without either.
 
     For label_placement `decoder`, which has no simple form, the unconditional curve, the one with more error.
