@@ -1,0 +1,65 @@
+"""The closed form that a run is compared with, evaluated on held-out images: a linear VAE fitted to the training ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.frame import Report
+
+N_POINTS = 1000  # of a whole curve
+
+
+def held_out_curve(eigenvalues: Any, variances: Any, ts: Any, z_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """To be removed: vae.theory.held_out_curve, which is not there yet."""
+    l, m = np.asarray(eigenvalues, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    t = np.asarray(ts, dtype=np.float64)[..., None]  # (..., 1)
+    active = (np.arange(len(l)) < z_dim) & (l > t)  # (..., D)
+    safe = np.where(active, l, 1.0)
+    s = np.where(active, t / safe, 1.0)
+    kl = np.where(active, 0.5 * (s + m * (l - t) / safe**2 - 1 - np.log(s)), 0.0).sum(-1)
+    return kl, np.where(active, m * s**2 + t * (l - t) / safe, m).sum(-1)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The closed form of some data for a number of latent dimensions.
+
+    Attributes:
+        kind: `within`, of the within-class covariance, or `all`, of the unconditional one.
+    """
+
+    dataset_hash: str
+    kind: str
+    z_dim: int
+
+    def facts(self, report: Report) -> tuple[list[float], list[float]]:
+        """Eigenvalues of the training images and the variances of held-out images along their directions."""
+        data = report.datasets[self.dataset_hash]
+        end = "_within" if self.kind == "within" else ""
+        return data[f"eigenvalues{end}"], data[f"test_variances{end}"]
+
+    def at(self, report: Report, ts: Any) -> dict[str, np.ndarray]:
+        """Held-out KL and SSE at some effective variances."""
+        kl, sse = held_out_curve(*self.facts(report), ts, self.z_dim)
+        return {"kl": kl, "sse": sse}
+
+    def whole(self, report: Report, least: float) -> dict[str, np.ndarray]:
+        """Held-out KL (ascending) and SSE from the collapse down to an effective variance."""
+        top = self.facts(report)[0][0]
+        return self.at(report, np.geomspace(top, min(least, top / 2), N_POINTS))
+
+    def ratio(self, report: Report, runs: pd.DataFrame) -> np.ndarray:
+        """Held-out SSE of runs over that of the closed form at the same held-out KL; below 1 is better."""
+        line = self.whole(report, 1e-9)
+        return runs["test_sse"].to_numpy() / np.interp(runs["test_kl"].clip(lower=0), line["kl"], line["sse"])
+
+
+def curves(run: Mapping[str, Any] | pd.Series) -> list[Curve]:
+    """The closed forms of a run; label_placement `decoder`, which has no simple form, lies between two."""
+    kinds = {"both": ["within"], "decoder": ["within", "all"]}.get(run["label_placement.kind"], ["all"])
+    return [Curve(run["dataset_hash"], kind, int(run["z_dim"])) for kind in kinds]

@@ -1,0 +1,145 @@
+"""SSE against KL on held-out images: every run, the closed form's curve, and the ratio of the two at equal KL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from experiments.frame import Cell, Report
+from experiments.report.figures.axes import QUANTITIES
+from experiments.report.figures.closed_form import Curve, curves
+from experiments.report.figures.style import (
+    CLOSED_FORM,
+    COLOURS,
+    MARKERS,
+    MAX_STYLES,
+    STYLE,
+    Drawn,
+    closed_form_handles,
+    handle,
+    label,
+    legend,
+    marks,
+    new_figure,
+    rendered,
+    spread,
+)
+
+OTHER = {"marker": ".", "color": "0.7", "markersize": 4}  # settings without a style of their own
+
+
+def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
+    if report.usable.empty:
+        return None
+    styles, handles = identified(report, must_show)
+    found = sorted({c for _, run in report.usable.iterrows() for c in curves(run)}, key=lambda c: (c.z_dim, c.kind))
+    with mpl.rc_context(STYLE):
+        figure = new_figure(4.4)
+        plane, against = figure.subplots(1, 2, width_ratios=(3, 2))
+        for cell in report.cells:
+            if cell.usable.empty:
+                continue
+            style: dict[str, Any] = {"linestyle": "none", "zorder": 3, "alpha": 0.8, **styles.get(id(cell), OTHER)}
+            kl = cell.usable["test_kl"]
+            plane.plot(kl, cell.usable["test_sse"], **style)
+            # Without a simple form of its own, decoder is compared with the unconditional one, which comes last.
+            against.plot(kl, curves(cell.first)[-1].ratio(report, cell.usable), **style)  # type: ignore[arg-type]
+        crosses = _draw_curves(plane, report, found)
+        plane.set_ylabel(f"distortion: {QUANTITIES['sse']}")
+        against.axhline(1, color="0.3", linewidth=0.9, zorder=1)
+        against.set_ylabel("SSE / closed form at equal KL")
+        for ax in (plane, against):
+            ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
+            ax.set_xlim(plane.get_xlim())
+        if len(styles) < sum(not cell.usable.empty for cell in report.cells):
+            handles[-1].append(handle("other settings", **OTHER))
+        theory = closed_form_handles({curve.kind for curve in found})
+        if crosses:
+            theory.append(handle("closed form at the same settings", marker="+", color="0.3"))
+        legend(figure, *handles, theory)
+        values = {
+            "kinds": sorted({curve.kind for curve in found}),
+            "decoder": "decoder" in set(report.usable["label_placement.kind"]),
+            "crosses": crosses,
+            "z_dims": sorted({curve.z_dim for curve in found}),
+            "shown": len(styles),
+            "total": len(report.cells),
+        }
+        return Drawn(rendered(figure), "rate_distortion", values)
+
+
+def identified(report: Report, must_show: Collection[Cell] = ()) -> tuple[dict[int, dict[str, Any]], list[list[Artist]]]:
+    """How the markers of each setting look, by id of its cell, and the groups of the legend that name them.
+
+    With several lines the colour tells the line and the marker the value of the main setting; else both tell the cell.
+    Settings beyond what can be told apart have no style.
+    """
+    cells = [cell for cell in report.cells if not cell.usable.empty]
+    if report.main is None or len(report.lines) == 1 or len(cells) <= len(MARKERS):
+        shown = spread(cells, MAX_STYLES, must_show)
+        styles = {id(cell): marks(i) for i, cell in enumerate(shown)}
+        names = [label(cell.settings) or "single runs" for cell in shown]
+        return styles, [[handle(name, **marks(i)) for i, name in enumerate(names)]]
+    main = report.main
+    must_values = {repr(cell.settings[main]) for cell in must_show}
+    must_lines = [line for line in report.lines if any(cell in must_show for cell in line[1])]
+    values = spread([repr(v) for v in report.values(main)], len(MARKERS), must_values)
+    lines = spread(report.lines, len(COLOURS), must_lines)
+    styles, by_value = {}, {}
+    swatches: list[Artist] = []
+    for i, (rest, own) in enumerate(lines):
+        fill = "white" if i % 2 else COLOURS[i]
+        swatches.append(Patch(facecolor=fill, edgecolor=COLOURS[i], linewidth=1.4, label=label(rest)))
+        for cell in own:
+            if not cell.usable.empty and repr(cell.settings[main]) in values:
+                marker = MARKERS[values.index(repr(cell.settings[main]))]
+                styles[id(cell)] = {"color": COLOURS[i], "marker": marker, "markerfacecolor": fill}
+                by_value[marker] = label({main: cell.settings[main]})
+    shapes = [handle(by_value[m], marker=m, color="0.4", markerfacecolor="none") for m in MARKERS if m in by_value]
+    return styles, [swatches, [*shapes]]
+
+
+def _draw_curves(ax: Axes, report: Report, found: Sequence[Curve]) -> bool:
+    """The closed form as far as the runs reach, its point at each of their settings, and the number of latents.
+
+    Returns:
+        Whether there are such points in view.
+    """
+    kl, sse = report.usable["test_kl"], report.usable["test_sse"]
+    right, top = 1.15 * kl.max() + 0.5, sse.max() + 0.3 * (sse.max() - sse.min()) + 0.05 * sse.max()
+    bottom = sse.min()
+    many = len({c.z_dim for c in found}) > 1
+    crosses = False
+    for curve in found:
+        ts = sorted({round(run["effective_x_var"], 9) for run in _runs_of(report, curve)})
+        at = curve.at(report, ts)
+        near = (at["kl"] < 1.5 * right) & (at["sse"] < 1.3 * top)
+        ax.plot(at["kl"][near], at["sse"][near], "+", color="0.3", markersize=9, zorder=2)
+        crosses |= bool(near.any())
+        right = max([right, *1.05 * at["kl"][near]])
+        top = max([top, *1.05 * at["sse"][near]])
+    for curve in found:
+        line = curve.whole(report, 1e-9)
+        keep = (line["kl"] <= right) & (line["sse"] <= top)
+        ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
+        bottom = min([bottom, *line["sse"][keep]])
+        if many and keep.any() and curve.kind == [c.kind for c in found if c.z_dim == curve.z_dim][-1]:
+            above = curve.z_dim < max(c.z_dim for c in found)  # with more latents the curve is lower
+            end = line["kl"][keep][-1], line["sse"][keep][-1]
+            ax.annotate(f"z_dim {curve.z_dim}", end, (0, 4 if above else -4), textcoords="offset points", ha="right",
+                        va="bottom" if above else "top", fontsize=9, color="0.3")  # fmt: skip
+    left = 0.8 * kl.min() if kl.min() > 0.3 * right else min(0.0, kl.min()) - 0.03 * right
+    ax.set_xlim(left, 1.02 * right)
+    ax.set_ylim(bottom - 0.1 * (top - bottom), top)
+    return crosses
+
+
+def _runs_of(report: Report, curve: Curve) -> list[pd.Series]:
+    return [run for _, run in report.usable.iterrows() if curve in curves(run) and np.isfinite(run["effective_x_var"])]
