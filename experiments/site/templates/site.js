@@ -1,11 +1,12 @@
-// The index (table, plot, comparison) and the plots of a run's page. A classic script, since modules do not load from
-// disk. What the index shows is in the address after #, so that every view has a link: facets such as
-// experiment=xvar&x_var.value=0.1, q=words, sort=-test_sse, colour=seed, compare=RUN&compare=RUN.
+// The index (table, plot, comparison), the plots of a run's page and sortable tables. A classic script, because modules
+// do not load from disk. What the index shows is in the address after #, so that every view has a link: facets such as
+// experiment=xvar&x_var.value=0.1, q=words, sort=-test_sse, colour=seed, plot=mnist, compare=RUN&compare=RUN.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const MARKERS = ["circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star"];
-const PAGE = 200; // rows drawn at once
+const PAGE = 100; // rows drawn at once
+const ASSETS = document.currentScript.dataset.assets;
 
 /** An element; its children are text or elements, never read as HTML. A function among the attributes listens. */
 function element(tag, attributes = {}, ...children) {
@@ -40,7 +41,18 @@ function axis(title) {
   return { title: { text: literal(title) }, gridcolor: colour("line"), linecolor: colour("quiet"), zeroline: false };
 }
 
-function plot(target, traces, layout, displayModeBar = false) {
+/** Plotly is large: it is loaded when something is to be drawn, after the page is shown. */
+let loading = null;
+function plotly() {
+  loading ??= new Promise((loaded, failed) => {
+    const script = element("script", { src: `${ASSETS}/plotly.min.js`, load: loaded, error: failed });
+    setTimeout(() => document.head.append(script));
+  });
+  return loading;
+}
+
+async function plot(target, traces, layout, displayModeBar = false) {
+  await plotly();
   const base = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -86,21 +98,22 @@ function drawRun(data) {
 // ------------------------------------------------------------------------------------------------ the index
 
 function browse(data) {
-  const columnOf = ([key, heading, title, first], isNumber) => ({ key, heading, title, first, isNumber });
+  const columnOf = ([key, heading, title, main], isNumber) => ({ key, heading, title, main, isNumber });
   const settings = data.settings.map((column) => columnOf(column, false));
   const numbers = data.numbers.map((column) => columnOf(column, true));
   const lead = [
-    { key: "run", heading: "run", title: "the ten hex digits stand for all that can change the numbers" },
-    { key: "status", heading: "status", title: "what became of it; pointing at it tells why" },
-    { key: "experiment", heading: "experiment", title: "the reports made from it" },
+    { key: "run", heading: "run", title: "ten hex digits that identify the run: a hash of its settings and data" },
+    { key: "outcome", heading: "outcome", title: "what became of the run; point at it to see why" },
+    { key: "experiment", heading: "experiment", title: "the experiments that contain the run" },
   ];
   const runs = data.runs.map((run, index) => {
-    const values = { run: run.run, status: run.status, experiment: run.reports.join(", ") || "none" };
+    const values = { run: run.run, outcome: run.outcome, experiment: run.reports.join(", ") || "none" };
     settings.forEach(({ key }, i) => { values[key] = run.settings[i]; });
     numbers.forEach(({ key }, i) => { values[key] = run.numbers[i]; });
     const named = settings.map(({ key, heading }) => `${heading}=${words(values[key])}`.toLowerCase());
-    const text = [run.run, run.status, run.reason, values.experiment, ...named].join(" ").toLowerCase();
-    return { ...run, index, values, named: new Set(named), text };
+    const text = [run.run, run.outcome, run.reason, values.experiment, ...named].join(" ").toLowerCase();
+    const pictures = run.pictures.map((i) => data.pictures[i]);
+    return { ...run, index, values, pictures, named: new Set(named), text };
   });
   const byName = new Map(runs.map((run) => [run.run, run]));
   const folder = (run) => `runs/${encodeURIComponent(run.run)}`;
@@ -111,16 +124,19 @@ function browse(data) {
   };
   const facetValues = (run, key) => (key === "experiment" && run.reports.length ? run.reports : [words(run.values[key])]);
 
-  const facets = ["experiment", "status", ...varying(runs).map(({ key }) => key)]
+  const facets = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)]
     .map((key) => ({ key, values: [...new Set(runs.flatMap((run) => facetValues(run, key)))] }))
     .filter(({ values }) => values.length > 1 && values.length <= 40);
   const byKey = new Map([...lead, ...settings, ...numbers].map((column) => [column.key, column]));
   const heading = (key) => byKey.get(key).heading;
-  const colours = ["experiment", "status", ...varying(runs).map(({ key }) => key)];
-  const shownNumbers = new Set(numbers.filter(({ first }) => first).map(({ key }) => key));
+  const colours = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)];
+  const mainNumbers = numbers.filter(({ main }) => main);
+  const moreNumbers = numbers.filter(({ main }) => !main);
+  const shownNumbers = new Set();
   const chosen = new Set(); // names of the runs to compare
   let state = new URLSearchParams();
   let limit = PAGE;
+  let listening = false;
 
   const order = new Intl.Collator("en", { numeric: true }).compare;
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : order(words(a), words(b)));
@@ -148,7 +164,7 @@ function browse(data) {
     });
   }
 
-  const badge = (run) => element("span", { class: `status ${run.status}`, title: run.reason }, run.status);
+  const badge = (run) => element("span", { class: `outcome ${run.outcome}`, title: run.reason }, run.outcome);
 
   // ---------------------------------------------------------------------------------------------- table
 
@@ -178,14 +194,16 @@ function browse(data) {
     const show = (event) => showCard(run, event.target.getBoundingClientRect());
     const link = element("a", { href: page(run), title: run.run, mouseenter: show, focus: show, mouseleave: hideCard, blur: hideCard }, run.fingerprint);
     return element("tr", {},
-      element("td", {}, box), element("td", {}, link), element("td", {}, badge(run)), element("td", {}, run.values.experiment),
+      element("td", {}, box), element("td", {}, link), element("td", {}, badge(run)),
       ...columns.map(({ key, isNumber }) => cell(run, key, isNumber)));
   }
 
   function drawTable(found) {
-    const columns = [...varying(found), ...numbers.filter(({ key }) => shownNumbers.has(key))];
+    const columns = [
+      ...mainNumbers, ...varying(found), byKey.get("experiment"), ...moreNumbers.filter(({ key }) => shownNumbers.has(key)),
+    ];
     const boxes = element("th", { scope: "col" }, element("span", {}, "compare"));
-    $("table").tHead.replaceChildren(element("tr", {}, boxes, ...[...lead, ...columns].map(headCell)));
+    $("table").tHead.replaceChildren(element("tr", {}, boxes, ...[...lead.slice(0, 2), ...columns].map(headCell)));
     $("table").tBodies[0].replaceChildren(...found.slice(0, limit).map((run) => bodyRow(run, columns)));
     $("more").hidden = found.length <= limit;
     $("more").textContent = `Show ${Math.min(PAGE, found.length - limit)} more of ${found.length}`;
@@ -193,14 +211,14 @@ function browse(data) {
     const known = found.find((run) => run.settings.length);
     const same = settings.filter((column) => known && !columns.includes(column) && known.values[column.key] !== null)
       .map(({ key, heading }) => `${heading} ${words(known.values[key])}`);
-    $("fixed").textContent = same.length ? `The same in all of them: ${same.join(", ")}.` : "";
+    $("fixed").textContent = same.length ? `These are the same in all of them: ${same.join(", ")}.` : "";
   }
 
   function choose(run, on) {
     if (on) chosen.add(run.run);
     else chosen.delete(run.run);
     $("compare").disabled = chosen.size < 2 || chosen.size > 6;
-    $("compare").textContent = chosen.size === 0 ? "Compare" : `Compare ${chosen.size} run${chosen.size === 1 ? "" : "s"} (two to six)`;
+    $("compare").textContent = chosen.size === 0 ? "Compare" : `Compare ${chosen.size} run${chosen.size === 1 ? "" : "s"} (2 to 6)`;
     $("clear").hidden = chosen.size === 0;
   }
 
@@ -211,7 +229,7 @@ function browse(data) {
       ? element("img", { src: `${folder(run)}/samples.png`, alt: "Samples" }) : "no samples";
     const differing = varying(runs).map(({ key, heading }) => `${heading} ${words(run.values[key])}`).join(", ");
     const figures = `KL ${number(run.values.test_kl)}, SSE ${number(run.values.test_sse)}`;
-    $("card").replaceChildren(element("b", {}, `${run.status}: `), `${figures}; ${differing}`, samples);
+    $("card").replaceChildren(element("b", {}, `${run.outcome}: `), `${figures}; ${differing}`, samples);
     $("card").hidden = false;
     const { width } = $("card").getBoundingClientRect();
     const left = at.right + 12 + width < innerWidth ? at.right + 12 : Math.max(8, at.left - 12 - width);
@@ -285,24 +303,39 @@ function browse(data) {
     });
   }
 
-  function drawPlot(found) {
+  /** Fills the selector of the dataset; returns the one to draw: that of the address, or the one with most runs. */
+  function chosenDataset(scored) {
+    const counts = new Map();
+    for (const run of scored) counts.set(words(run.values.dataset), (counts.get(words(run.values.dataset)) ?? 0) + 1);
+    const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || order(a, b));
+    $("dataset").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    $("one-dataset").hidden = names.length < 2;
+    const name = names.includes(state.get("plot")) ? state.get("plot") : names[0];
+    if (name !== undefined) $("dataset").value = name;
+    return name;
+  }
+
+  async function drawPlot(found) {
     const [logKl, logSse] = [$("log-kl").checked, $("log-sse").checked];
     const scored = found.filter(shownBoth);
-    const drawn = scored.filter((run) => !logKl || run.values.test_kl > 0);
-    const notes = [`${drawn.length} of ${found.length} runs have a place here.`];
-    if (drawn.length < scored.length) notes.push("A logarithmic axis has none for KL 0.");
+    const dataset = chosenDataset(scored);
+    const own = scored.filter((run) => words(run.values.dataset) === dataset);
+    const drawn = own.filter((run) => !logKl || run.values.test_kl > 0);
+    const notes = [`${drawn.length} of ${found.length} runs are drawn.`];
+    if (own.length < scored.length) notes.push(`The others with numbers are of other datasets.`);
+    if (drawn.length < own.length) notes.push("A logarithmic axis cannot show KL 0.");
     $("plot-note").textContent = notes.join(" ");
     const [kl, sse] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
     const [leastKl, highestKl, leastSse, highestSse] = [Math.min(...kl), Math.max(...kl), Math.min(...sse), Math.max(...sse)];
     const curves = curveTraces(drawn, highestKl, leastSse);
     const top = highestSse + 0.45 * (highestSse - leastSse) + 1; // what is above would press the runs together
     const near = curves.flatMap(({ x, y }) => y.filter((v, j) => x[j] >= leastKl && x[j] <= highestKl && v <= top));
-    const xaxis = { ...axis("rate: KL (nats per image)"), ...(drawn.length ? scale(kl, logKl) : {}) };
-    const yaxis = { ...axis("distortion: SSE (squared error per image)"), ...(drawn.length ? scale([...sse, ...near], logSse) : {}) };
-    const layout = { xaxis, yaxis, showlegend: true, legend: { orientation: "h", y: -0.18 }, hovermode: "closest" };
-    const fresh = !$("plot").on; // plotly gives an element its events when it first draws there
-    plot($("plot"), [...curves, ...runTraces(drawn)], layout, "hover");
-    if (fresh) listen();
+    const xaxis = { ...axis("KL (nats per image)"), ...(drawn.length ? scale(kl, logKl) : {}) };
+    const yaxis = { ...axis("SSE (squared error per image)"), ...(drawn.length ? scale([...sse, ...near], logSse) : {}) };
+    const layout = { xaxis, yaxis, showlegend: true, legend: { orientation: "h", y: -0.25 }, hovermode: "closest" };
+    await plot($("plot"), [...curves, ...runTraces(drawn)], layout, "hover");
+    if (!listening) listen();
+    listening = true; // plotly gives an element its events when it first draws there
   }
 
   function listen() {
@@ -327,7 +360,7 @@ function browse(data) {
       ...cells, ...(difference && cells.length < 3 ? [element("td")] : []));
     const head = own.map((run) => element("th", { scope: "col" }, element("a", { href: page(run) }, run.run)));
     if (difference) head.push(element("th", { scope: "col" }, "second − first"));
-    const rows = [row("status", own.map((run) => element("td", {}, badge(run))))];
+    const rows = [row("outcome", own.map((run) => element("td", {}, badge(run))))];
     for (const { key, heading } of varying(own)) {
       rows.push(row(heading, own.map((run) => element("td", {}, words(run.values[key])))));
     }
@@ -363,8 +396,9 @@ function browse(data) {
       drawComparison(names);
       return;
     }
-    $("colour").value = state.get("colour") ?? facets[0]?.key ?? "status";
+    $("colour").value = state.get("colour") ?? facets[0]?.key ?? "outcome";
     for (const { key } of facets) $(`facet-${key}`).value = state.get(key) ?? "";
+    if (facets.some(({ key }) => state.has(key))) $("filters").open = true;
     $("search").value = state.get("q") ?? "";
     const found = sorted(runs.filter(matches));
     drawTable(found);
@@ -389,8 +423,8 @@ function browse(data) {
       element("option", { value: "" }, "any"), ...options);
     $("facets").append(element("label", {}, heading(key), select));
   }
-  for (const { key, heading, title, first } of numbers) {
-    const box = element("input", { type: "checkbox", checked: first, change: (event) => {
+  for (const { key, heading, title } of moreNumbers) {
+    const box = element("input", { type: "checkbox", change: (event) => {
       if (event.target.checked) shownNumbers.add(key);
       else shownNumbers.delete(key);
       draw();
@@ -399,6 +433,7 @@ function browse(data) {
   }
   $("colour").append(...colours.map((key) => element("option", { value: key }, heading(key))));
   $("colour").addEventListener("change", (event) => set("colour", event.target.value));
+  $("dataset").addEventListener("change", (event) => set("plot", event.target.value));
   const [kl, sse] = ["test_kl", "test_sse"].map((key) => runs.filter(shownBoth).map((run) => run.values[key]));
   $("log-kl").checked = Math.min(...kl) > 0.01 && Math.max(...kl) > 10 * Math.min(...kl);
   $("log-sse").checked = Math.min(...sse) > 0 && Math.max(...sse) > 10 * Math.min(...sse);
@@ -429,7 +464,38 @@ function browse(data) {
   follow();
 }
 
-if ($("site-data")) browse(JSON.parse($("site-data").textContent));
+// ------------------------------------------------------------------------------------------------ tables of reports
+
+/** Makes a table sortable by the buttons in its head. A number counts as far as it can be read: 26.2 of "26.2 ± 0.3". */
+function sortable(table) {
+  const text = (row, i) => row.cells[i]?.textContent.trim() ?? "";
+  const order = new Intl.Collator("en", { numeric: true }).compare;
+  [...table.tHead.rows[0].cells].forEach((th, i) => {
+    const button = element("button", { type: "button", click: () => {
+      const sign = th.ariaSort === "ascending" ? -1 : 1;
+      for (const other of table.tHead.rows[0].cells) other.ariaSort = other === th ? (sign > 0 ? "ascending" : "descending") : "none";
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [text(a, i), text(b, i)];
+        if ([x, y].some((v) => v === "–" || v === "")) return (x === "–" || x === "") - (y === "–" || y === "");
+        const [p, q] = [x, y].map((v) => parseFloat(v.replaceAll(",", "")));
+        return sign * (p - q || order(x, y));
+      });
+      table.tBodies[0].append(...rows);
+    } });
+    button.append(...th.childNodes);
+    th.append(button);
+    th.ariaSort = "none";
+    th.scope = "col";
+  });
+}
+
+for (const table of document.querySelectorAll(".report table")) {
+  const box = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" });
+  table.replaceWith(box);
+  box.append(table);
+}
+for (const table of document.querySelectorAll(".report table, table.sortable")) if (table.tBodies.length) sortable(table);
+if ($("runs")) browse(JSON.parse($("site-data").textContent));
 if ($("run-data")) {
   const data = JSON.parse($("run-data").textContent);
   drawRun(data);
