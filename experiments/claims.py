@@ -1,0 +1,187 @@
+"""The claims report: each claim of the two studies compared with runs of this project.
+
+    python -m experiments.claims [dataset=A,B] [setting=value ...]
+
+trains what is missing of the experiments that the claims need, study A's on the dataset A and study B's on B, and
+writes outputs/reports/claims/. The claims and their criteria are in conf/claims/. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from experiments.criteria import Check, Met, Reports, every, judged
+from experiments.frame import Report, read, reports
+from experiments.manifest import reports_dir
+from experiments.report.render import render
+from experiments.store import write_atomic, write_json
+
+ROOT = Path(__file__).parent.parent
+VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
+USAGE = 2  # exit status
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a study.
+
+    Attributes:
+        id, said: its name in the list of claims, and what the study said, in our words.
+        holds_if: the criterion in words.
+        criterion: conditions that must all be met (experiments/criteria.py).
+        also: conditions shown beside the verdict, which do not count.
+        theory, note: what the closed form says, and a remark.
+        earlier: the criterion before the results were known, if this one was written after them.
+    """
+
+    id: str
+    said: str
+    holds_if: str
+    criterion: Sequence[Mapping[str, Any]]
+    also: Sequence[Mapping[str, Any]] = ()
+    theory: str = ""
+    note: str = ""
+    earlier: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A file of conf/claims: its claims, and the experiments that they need as arguments of run.py, by name."""
+
+    dataset: str
+    experiments: Mapping[str, Sequence[str]]
+    other_data: Mapping[str, Sequence[str]]
+    claims: Sequence[Claim]
+
+    def arguments(self, dataset: str, more: Sequence[str]) -> dict[str, list[str]]:
+        """The arguments of run.py for each experiment on this dataset, with these settings."""
+        own = dataset == self.dataset or any(a.startswith("trainer.epochs=") for a in more)
+        return {
+            name: [*given, f"dataset={dataset}", *([] if own else self.other_data.get(name, [])), *more]
+            for name, given in self.experiments.items()
+        }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, whether it holds (None: undecided), the figures that decide it and those beside it."""
+
+    claim: Claim
+    met: Met
+    checks: Sequence[Check]
+    also: Sequence[Check]
+
+    @property
+    def verdict(self) -> str:
+        return VERDICTS[self.met]
+
+
+def studies() -> list[Study]:
+    """The studies of conf/claims, in the order of their names."""
+    found = []
+    for path in sorted((ROOT / "conf" / "claims").glob("*.yaml")):
+        raw = yaml.safe_load(path.read_text())
+        claims = [Claim(**claim) for claim in raw["claims"]]
+        found.append(Study(raw["dataset"], raw["experiments"], raw.get("other_data", {}), claims))
+    return found
+
+
+def judge(claim: Claim, known: Reports) -> Finding:
+    """The verdict on a claim; undecided with the reason where runs are missing."""
+    parts = [judged(condition, known) for condition in claim.criterion]
+    also = [check for condition in claim.also for check in judged(condition, known)[1]]
+    checks = [check for _, found in parts for check in found]
+    once = [check for i, check in enumerate(checks) if check not in checks[:i]]  # a reason once, not for each part
+    return Finding(claim, every(met for met, _ in parts), once, also)
+
+
+def train(arguments: Sequence[str], output_dir: str | Path) -> Report:
+    """Runs a sweep, which trains what is missing, and reads its report: the one whose manifest the sweep wrote.
+
+    Raises:
+        subprocess.CalledProcessError: if the sweep wrote no report; it has said why.
+    """
+    before = _written(output_dir)
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    status = subprocess.run(command, check=False).returncode
+    new = [name for name, time in _written(output_dir).items() if before.get(name) != time]
+    if status not in (0, 1) or not new:  # 1: some runs have no usable result, which the report says
+        raise subprocess.CalledProcessError(status or 1, command)
+    return read(new[-1], output_dir)
+
+
+def _written(output_dir: str | Path) -> dict[str, int]:
+    """When the manifest of each report was written, the latest last."""
+    times = {name: (reports_dir(output_dir) / name / "sweep.json").stat().st_mtime_ns for name in reports(output_dir)}
+    return dict(sorted(times.items(), key=lambda item: item[1]))
+
+
+def write(folder: Path, findings: Sequence[Finding], known: Reports, command: str) -> None:
+    """Writes report.md, details.md, verdicts.csv and summary.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = Counter(finding.verdict for finding in findings)
+    datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
+    values = {
+        "findings": findings,
+        "datasets": list(datasets.values()),
+        "counts": counts,
+        "reports": known,
+        "command": command,
+    }
+    for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
+        write_atomic(folder / f"{name}.md", render(template, **values).encode())
+    rows = [
+        {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
+    ]
+    write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_json(folder / "summary.json", {"finding": render("claims_counts.md.j2", counts=counts).strip()})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    both = studies()
+    names = [study.dataset for study in both]
+    chosen = [a.removeprefix("dataset=") for a in given if a.startswith("dataset=")]
+    more = [a for a in given if not a.startswith("dataset=")]
+    output_dir = next((a.removeprefix("output_dir=") for a in more if a.startswith("output_dir=")), "outputs")
+    datasets = chosen[0].split(",") if chosen else names
+    if len(chosen) > 1 or len(datasets) != len(names) or not all(datasets):
+        print(
+            f"claims: dataset={','.join(chosen)}: two are needed; allowed: study A's and study B's, as in "
+            "dataset=mnist,cifar10",
+            file=sys.stderr,
+        )
+        return USAGE
+    known = {}
+    try:
+        for study, dataset in zip(both, datasets, strict=True):
+            for name, arguments in study.arguments(dataset, more).items():
+                print(f"claims: {name}", file=sys.stderr)
+                known[name] = train(arguments, output_dir)
+    except subprocess.CalledProcessError as e:
+        return e.returncode
+    findings = [judge(claim, known) for study in both for claim in study.claims]
+    shown = [",".join(Path(name).name for name in datasets)] if datasets != names else []
+    shown += [a for a in more if not a.startswith("output_dir=")]
+    folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
+    write(folder, findings, known, shlex.join(["python", "-m", "experiments.claims", *given]))
+    print(f"report: {folder / 'report.md'}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
