@@ -1,4 +1,4 @@
-"""The closed form of a linear VAE: what it converges to, known from the training images' covariance alone.
+"""The closed form of a linear VAE: what it converges to, computed from the training images' covariance alone.
 
 A VAE with a linear decoder is probabilistic PCA (Lucas et al. 2019, "Don't Blame the ELBO!"; Tipping & Bishop 1999).
 Let l_1 >= l_2 >= ... be the eigenvalues of the 1/N covariance of the training images (pixels in [0, 1]), k = z_dim and
@@ -12,12 +12,17 @@ Where l > t its minimum lies at w² = l - t, v = w/l, s = t/l: the component is 
 t (z sampled) or t²/l (z = mu). Elsewhere it lies at w = v = 0, s = 1: the component has collapsed, with KL 0 and
 squared error l. The k latent dimensions take the k largest components; those beyond have KL 0 and squared error l too.
 
+Held-out images have other variances. Let m be their mean squared coordinate along a component. With the w, v and s of
+the training images, an active component has E mu² = v²·m = m·(l - t)/l², hence KL ½·(s + v²·m - 1 - ln s), and squared
+error m·s² + t·(1 - s) (z sampled; m·(1 - w·v)² + w²·s) or m·s² (z = mu). Any other has KL 0 and squared error m. For
+m = l these are the values above.
+
 Only the decoder must be linear: the best posterior for it is Gaussian, linear in x and of one covariance for all x, so
 a freer encoder gains nothing; and that covariance is diagonal, because the loadings can be taken orthogonal.
 
-Units throughout: KL and likelihoods in nats per image; squared errors and variances in squared pixel values, the errors
-summed over the D pixels of an image and averaged over images. `eigenvalues` may come in any order; values below zero by
-no more than rounding count as zero.
+Units throughout: KL and likelihoods in nats per image; squared errors and variances in squared pixel values. Errors are
+summed over the D pixels of an image and averaged over images. `eigenvalues` may come in any order; values that are
+negative by rounding count as zero.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, eq=False)  # eq: a generated comparison would fail on the array
 class Optimum:
-    """What a linear VAE converges to.
+    """What a linear VAE converges to, measured on its training images or on held-out ones.
 
     Attributes:
         kl: KL(q(z|x) || N(0, I)), nats per image.
@@ -58,8 +63,8 @@ def optimum(eigenvalues: ArrayLike, t: float, z_dim: int) -> Optimum:
         z_dim: latent dimensions; may exceed n.
 
     Raises:
-        ValueError: if t is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum (empty, not 1-D, not
-            finite, or negative beyond rounding).
+        ValueError: if t is not finite and > 0, z_dim < 1, or the eigenvalues are not a spectrum (empty, not 1-D,
+            not finite, or negative beyond rounding).
     """
     spectrum = _spectrum(eigenvalues)
     _check_positive("t", t)
@@ -103,6 +108,69 @@ def curve(eigenvalues: ArrayLike, ts: ArrayLike, z_dim: int) -> tuple[NDArray[np
     return kl, sse
 
 
+def held_out(eigenvalues: ArrayLike, variances: ArrayLike, t: float, z_dim: int) -> Optimum:
+    """The linear VAE of `optimum`, applied to held-out images (derived at the top of this file).
+
+    Args:
+        eigenvalues: shape (n,), of the training images, as for `optimum`.
+        variances: shape (n,), `Facts.test_variances` or the same within classes: the held-out images' mean squared
+            coordinates along the components of the eigenvalues, in the same order.
+        t: effective variance.
+        z_dim: latent dimensions.
+
+    Raises:
+        ValueError: as `optimum`, or if the variances are not n finite numbers >= 0.
+    """
+    _check_positive("t", t)
+    kl, sse, sse_mean = _on_held_out(eigenvalues, variances, t, z_dim)
+    kl_per_dim = np.zeros(z_dim)
+    kl_per_dim[: kl.size] = np.sort(kl)[::-1]
+    return Optimum(
+        kl=float(kl.sum()),
+        sse=float(sse.sum()),
+        sse_mean=float(sse_mean.sum()),
+        active_units=int((_spectrum(eigenvalues)[:z_dim] > t).sum()),
+        kl_per_dim=kl_per_dim,
+    )
+
+
+def held_out_curve(
+    eigenvalues: ArrayLike, variances: ArrayLike, ts: ArrayLike, z_dim: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """KL and SSE (z sampled) of `held_out` at many effective variances at once, for drawing.
+
+    Args:
+        eigenvalues, variances: shape (n,), as for `held_out`.
+        ts: effective variances, any shape.
+        z_dim: latent dimensions.
+
+    Returns:
+        kl in nats per image and sse in squared error per image, each of the shape of ts.
+
+    Raises:
+        ValueError: as `held_out`, for any of the ts.
+    """
+    _check_positive("ts", ts)
+    kl, sse, _ = _on_held_out(eigenvalues, variances, np.asarray(ts, dtype=np.float64)[..., None], z_dim)
+    return kl.sum(-1), sse.sum(-1)
+
+
+def _on_held_out(
+    eigenvalues: ArrayLike, variances: ArrayLike, t: float | NDArray[np.float64], z_dim: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Each component's KL (..., min(n, k)), SSE (..., n) and SSE at z = mu (..., n); t is a number or (..., 1)."""
+    _check_z_dim(z_dim)
+    spectrum, m = _spectrum(eigenvalues), np.asarray(variances, dtype=np.float64)  # (n,), (n,)
+    if m.shape != spectrum.shape or not (np.isfinite(m) & (m >= 0)).all():
+        raise ValueError(f"variances: must be {spectrum.size} finite numbers >= 0, one per eigenvalue")
+    m = m[np.argsort(-np.asarray(eigenvalues, dtype=np.float64), kind="stable")]  # in the order of the spectrum
+    raised = np.maximum(spectrum, t)  # (..., n); with t in place of a smaller l, s is 1 and all that follows holds too
+    s = np.where(np.arange(spectrum.size) < z_dim, t / raised, 1.0)
+    kl = 0.5 * (s - 1 - np.log(s) + m * (1 - s) / raised)
+    sse_mean = m * s * s
+    return kl[..., :z_dim], sse_mean + t * (1 - s), sse_mean
+
+
 def distortion(eigenvalues: ArrayLike, kl: float, z_dim: int) -> float:
     """The SSE of the linear VAE that has this KL: where the rate-distortion curve of `optimum` passes.
 
@@ -118,7 +186,7 @@ def distortion(eigenvalues: ArrayLike, kl: float, z_dim: int) -> float:
         squared error per image, z sampled. With no variance at all it is 0.0 at any KL.
 
     Raises:
-        ValueError: if kl is not finite and >= 0, z_dim < 1, or the eigenvalues are no spectrum.
+        ValueError: if kl is not finite and >= 0, z_dim < 1, or the eigenvalues are not a spectrum.
     """
     spectrum = _spectrum(eigenvalues)
     if not (math.isfinite(kl) and kl >= 0):
@@ -131,56 +199,6 @@ def distortion(eigenvalues: ArrayLike, kl: float, z_dim: int) -> float:
     ts = np.exp((np.log(coded).cumsum() - 2 * kl) / np.arange(1, coded.size + 1))  # the t of each m
     m = int(np.argmax(ts >= np.append(coded[1:], 0.0)))
     return float((m + 1) * ts[m] + spectrum[m + 1 :].sum())
-
-
-def critical_x_var(eigenvalues: ArrayLike) -> float:
-    """The largest eigenvalue l_1: at effective variance t >= l_1 a linear decoder certainly collapses (KL = 0).
-
-    It is the critical x_var at beta = 1, x_var = l_1/beta at another beta, and beta = 2k·l_1/D under `per_dim`.
-
-    Raises:
-        ValueError: if the eigenvalues are no spectrum.
-    """
-    return float(_spectrum(eigenvalues)[0])
-
-
-def learned_x_var(eigenvalues: ArrayLike, z_dim: int, input_dim: int, beta: float = 1.0) -> float:
-    """The x_var that a linear VAE learns together with its weights (objective `elbo`, one variance for all pixels).
-
-    At the optimum x_var = SSE/D, the maximum-likelihood variance (sigma-VAE: Rybkin et al. 2021); with the closed form
-    for SSE that is x_var = (sum of the inactive l_i)/(D - q·beta), where q counts the active components, i <= k and
-    l_i > beta·x_var. At beta = 1 and q = k it is the mean of the discarded eigenvalues (Tipping & Bishop 1999).
-
-    The solution is the global optimum of the beta-ELBO and, if positive, unique, save that where D = q·beta and nothing
-    is left over (beta = 1 and z_dim = D, say) the ELBO is flat below it: there the largest optimum is returned.
-
-    Args:
-        eigenvalues: shape (n,), n <= input_dim, as for `optimum`; missing ones count as zero.
-        z_dim: latent dimensions.
-        input_dim: D, pixels of an image.
-        beta: weight of the KL.
-
-    Returns:
-        x_var. It is 0.0 where z_dim dimensions hold all the variance and D > q·beta: then the ELBO grows without bound
-        as x_var falls, and training stops only where its arithmetic does.
-
-    Raises:
-        ValueError: if beta is not finite and > 0, z_dim < 1, there are more eigenvalues than input_dim, or they are no
-            spectrum.
-    """
-    spectrum = _spectrum(eigenvalues)
-    _check_positive("beta", beta)
-    _check_z_dim(z_dim)
-    if spectrum.size > input_dim:
-        raise ValueError(f"input_dim={input_dim}: fewer than the {spectrum.size} eigenvalues")
-    # By the envelope theorem the best loss at x_var = x has the slope (D·x - SSE(beta·x))/(2x²). As min(l, t) picks the
-    # smaller, SSE(t) = min over q of q·t + rest_q, so the bracket is the maximum over q of (D - q·beta)·x - rest_q:
-    # convex in x and <= 0 at x = 0. It therefore turns positive once, where the first rising line crosses zero. That
-    # x is the global minimum of the loss, and it needs no search for a q that agrees with its own x_var.
-    rest = np.append(spectrum[::-1].cumsum()[::-1], 0.0)[: z_dim + 1]  # rest[q] = sum of l_i, i > q
-    slope = input_dim - beta * np.arange(rest.size)
-    rising = slope > 0
-    return float((rest[rising] / slope[rising]).min())
 
 
 def log_likelihood(eigenvalues: ArrayLike, x_var: float, z_dim: int) -> float:
@@ -199,7 +217,7 @@ def log_likelihood(eigenvalues: ArrayLike, x_var: float, z_dim: int) -> float:
         nats per image.
 
     Raises:
-        ValueError: if x_var is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum.
+        ValueError: if x_var is not finite and > 0, z_dim < 1, or the eigenvalues are not a spectrum.
     """
     spectrum = _spectrum(eigenvalues)
     _check_positive("x_var", x_var)
@@ -209,44 +227,25 @@ def log_likelihood(eigenvalues: ArrayLike, x_var: float, z_dim: int) -> float:
     return float(-0.5 * (np.log(2 * math.pi * model) + spectrum / model).sum())
 
 
-def elbo(eigenvalues: ArrayLike, x_var: float, z_dim: int, beta: float = 1.0) -> float:
-    """The best beta-ELBO of a linear VAE, minus the loss of the objective `elbo`.
-
-    It is -(SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL) at `optimum(eigenvalues, beta·x_var, z_dim)`. At beta = 1 the
-    posterior is exact and so this equals `log_likelihood`; in x_var it is largest at `learned_x_var`.
-
-    Args:
-        eigenvalues: shape (D,), all of them, zeros included.
-        x_var: decoder variance.
-        z_dim: latent dimensions.
-        beta: weight of the KL.
-
-    Returns:
-        nats per image.
-
-    Raises:
-        ValueError: if x_var or beta is not finite and > 0, z_dim < 1, or the eigenvalues are no spectrum.
-    """
-    _check_positive("x_var", x_var)
-    _check_positive("beta", beta)
-    best = optimum(eigenvalues, beta * x_var, z_dim)
-    input_dim = np.size(eigenvalues)
-    return -(best.sse / (2 * x_var) + input_dim / 2 * math.log(2 * math.pi * x_var) + beta * best.kl)
-
-
 def prediction(
-    eigenvalues: ArrayLike, eigenvalues_within: ArrayLike, label_placement: str, t: float, z_dim: int
+    eigenvalues: ArrayLike,
+    eigenvalues_within: ArrayLike,
+    label_placement: str,
+    t: float,
+    z_dim: int,
+    variances: ArrayLike | None = None,
+    variances_within: ArrayLike | None = None,
 ) -> tuple[Optimum, Optimum]:
     """The closed form for a label placement, as a pair that brackets it: twice the same where it is known exactly.
 
     - `both`: each class is centred on its own mean, so the pooled within-class covariance takes the place of the whole.
     - `none`, and `encoder`: the unconditional optimum. The best posterior for a linear decoder that is not given the
       label does not depend on the label.
-    - `decoder`: no simple form; (within-class, unconditional) bracket it as follows. The loss SSE + 2t·KL lies between
-      theirs, because an encoder that is given the label may ignore it, and so may the decoder. Hence in the
-      rate-distortion plane the point lies between the two curves. Its KL and SSE taken alone *need not* lie between:
-      the encoder pays KL for telling apart what the decoder knows already, may rather collapse, and then has less KL
-      and more SSE than both.
+    - `decoder`: no simple form; (within-class, unconditional) bracket it as follows. On training images the loss
+      SSE + 2t·KL lies between theirs, because an encoder that is given the label may ignore it, and so may the decoder.
+      Hence in the rate-distortion plane the point lies between the two curves. Its KL and SSE taken alone *need not*
+      lie between: the encoder pays KL for distinguishing what the decoder knows already. It may prefer to collapse, and
+      then KL is lower and SSE higher than in both cases.
 
     Args:
         eigenvalues: shape (n,), of the 1/N covariance of the training images.
@@ -254,15 +253,24 @@ def prediction(
         label_placement: both, decoder, encoder or none.
         t: effective variance.
         z_dim: latent dimensions.
+        variances: shape (n,), the held-out images' variances for `held_out`. If given, so is variances_within, and the
+            pair is that of the same two models on held-out images.
+        variances_within: shape (n,), the same within classes.
 
     Returns:
-        (lower, upper): the optimum of less and of more loss.
+        (lower, upper): the optimum with the lower loss and the one with the higher, on training images.
 
     Raises:
-        ValueError: as `optimum`, and for an unknown label_placement.
+        ValueError: as `optimum` and `held_out`, for an unknown label_placement, or if one of the variances is missing.
     """
-    within = optimum(eigenvalues_within, t, z_dim)
-    unconditional = optimum(eigenvalues, t, z_dim)
+    if (variances is None) != (variances_within is None):
+        raise ValueError("variances and variances_within: give both or neither")
+    if variances is None or variances_within is None:
+        within = optimum(eigenvalues_within, t, z_dim)
+        unconditional = optimum(eigenvalues, t, z_dim)
+    else:
+        within = held_out(eigenvalues_within, variances_within, t, z_dim)
+        unconditional = held_out(eigenvalues, variances, t, z_dim)
     match label_placement:
         case "both":
             return within, within
