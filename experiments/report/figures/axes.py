@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from experiments.frame import Cell, Report
-from experiments.report.figures.style import plain
+from experiments.report.figures.style import plain, spread
 from experiments.wording import short, words
 from vae.config import Config, settings
 
@@ -69,11 +69,19 @@ def limits(heights: Sequence[float], ends: Sequence[float], zoom: float = 0.1) -
     return (bottom, high + margin), cut
 
 
-def log_ticks(ax: Axes, which: str = "x") -> None:
-    """Labels of a logarithmic axis as plain numbers."""
+def log_ticks(ax: Axes, which: str, low: float, high: float) -> None:
+    """The range of a logarithmic axis, and a few plain numbers along it."""
+    ticks = list(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    for digits in ((1,), (1, 3), (1, 2, 5)) if high > 4 * low else ():
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        ticks = [float(f"{d}e{e}") for e in decades for d in digits]
+        if sum(low <= v <= high for v in ticks) >= 3:
+            break
+    ticks = [v for v in ticks if low <= v <= high]
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_ticks(spread(ticks, 6), [f"{v:g}" for v in spread(ticks, 6)])
+    axis.set_minor_locator(NullLocator())
+    ax.set(**{f"{which}lim": (low, high)})
 
 
 class NumberAxis:

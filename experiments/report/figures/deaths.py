@@ -8,40 +8,28 @@ import matplotlib as mpl
 
 from experiments.frame import Cell, Report
 from experiments.outcome import JUDGED
-from experiments.report.figures.style import (
-    COLOURS,
-    MARKERS,
-    STYLE,
-    Drawn,
-    handle,
-    label,
-    legend,
-    new_figure,
-    rendered,
-    spread,
-    wrapped,
-)
+from experiments.report.figures import style
 
 ENOUGH = 5  # runs of a setting, to call it a rate
 MAX_ROWS = 24
 LOSSES = ("diverged", "failed")
 KINDS = {
-    "none": ("no run died", MARKERS[0], COLOURS[0]),
-    "some": ("some or all runs died", MARKERS[1], COLOURS[1]),
-    "expected": ("died, as the closed form predicts", MARKERS[2], "0.5"),
+    "none": ("no run died", style.MARKERS[0], style.COLOURS[0]),
+    "some": ("some or all runs died", style.MARKERS[1], style.COLOURS[1]),
+    "expected": ("died, as the closed form predicts", style.MARKERS[2], "0.5"),
 }
 
 
-def deaths(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
+def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
     """Where runs die, diverge or fail in any setting, and there are enough runs per setting to call it a rate."""
     cells = [cell for cell in report.cells if len(cell.runs) >= ENOUGH]
     if len(cells) < 2 or not any(cell.count("dead", "collapsed", *LOSSES) for cell in cells):
         return None
-    shown = spread(cells, MAX_ROWS, must_show)
+    shown = style.spread(cells, MAX_ROWS, must_show)
     kinds = set()
     lost = False
-    with mpl.rc_context(STYLE):
-        figure = new_figure(1.3 + 0.28 * len(shown))
+    with mpl.rc_context(style.STYLE):
+        figure = style.new_figure(1.3 + 0.28 * len(shown))
         ax = figure.subplots()
         for y, cell in enumerate(shown):
             rate = cell.rate("dead", "collapsed")
@@ -58,13 +46,15 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
             ends = [[100 * (rate.mean - rate.low)], [100 * (rate.high - rate.mean)]]
             ax.errorbar(100 * rate.mean, y, xerr=ends, marker=marker, color=colour, capsize=3,
                         markerfacecolor="white" if others else colour)  # fmt: skip
-        ax.set_yticks(range(len(shown)), [wrapped(label(cell.settings) or "all runs", 40) for cell in shown])
+        ax.set_yticks(range(len(shown)), [style.wrapped(style.label(cell.settings), 40) for cell in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(-3, 103)
         ax.set_xlabel("dead or collapsed runs (%)")
-        handles = [handle(name, marker=m, color=c) for kind, (name, m, c) in KINDS.items() if kind in kinds]
+        handles = [style.handle(name, marker=m, color=c) for kind, (name, m, c) in KINDS.items() if kind in kinds]
         if lost:
-            handles.append(handle("hollow: other runs have no numbers", marker="o", color="0.5", markerfacecolor="white"))
-        legend(figure, handles)
+            handles.append(
+                style.handle("hollow: some runs have no numbers", marker="o", color="0.5", markerfacecolor="white")
+            )
+        style.legend(figure, handles)
         values = {"lost": lost, "expected": "expected" in kinds, "shown": len(shown), "total": len(report.cells)}
-        return Drawn(rendered(figure), "deaths", values)
+        return style.Drawn(style.rendered(figure), "deaths", values)

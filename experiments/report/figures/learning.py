@@ -11,20 +11,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from experiments.frame import Cell, Report
+from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, living
-from experiments.report.figures.style import (
-    COLOURS,
-    DASHES,
-    STYLE,
-    Drawn,
-    handle,
-    label,
-    legend,
-    new_figure,
-    rendered,
-    spread,
-    wrapped,
-)
 
 MAX_VALUES = 8
 MAX_LINES = 4
@@ -48,22 +36,24 @@ def mean_history(cell: Cell) -> pd.DataFrame:
     return together.mean()[together.size() == len(found)]
 
 
-def learning(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
+def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
     """A line per value of the main setting, a column of panels per line of the sweep."""
     must_lines = [line for line in report.lines if any(cell in must_show for cell in line[1])]
     lines = []
-    for rest, cells in spread(report.lines, MAX_LINES, must_lines):
+    for rest, cells in style.spread(report.lines, MAX_LINES, must_lines):
         means = [(cell, mean_history(cell)) for cell in cells]
         lines.append((rest, {_value(report, cell): own for cell, own in means if not own.empty}))
     lines = [(rest, own) for rest, own in lines if own]
     if not lines:
         return None
-    known = [v for v in (map(repr, report.values(report.main)) if report.main else ["None"])]
-    used = [v for v in known if any(v in own for _, own in lines)]
-    values = spread(used, MAX_VALUES, {_value(report, cell) for cell in must_show})
+    names = (
+        {repr(v): style.label({report.main: v}) for v in report.values(report.main)} if report.main else {"None": ""}
+    )
+    used = [v for v in names if any(v in own for _, own in lines)]
+    values = style.spread(used, MAX_VALUES, {_value(report, cell) for cell in must_show})
     one = len(lines) == 1
-    with mpl.rc_context(STYLE):
-        figure = new_figure(3.5 if one else 5.4)
+    with mpl.rc_context(style.STYLE):
+        figure = style.new_figure(3.5 if one else 5.4)
         shape = (1, 2) if one else (2, len(lines))
         panels = figure.subplots(*shape, sharex=True, sharey=False if one else "row", squeeze=False)
         for j, (rest, own) in enumerate(lines):
@@ -72,25 +62,24 @@ def learning(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
                 for i, value in enumerate(values):
                     if value in own:
                         y = own[value][f"train_{quantity}"]
-                        style = _style(i) if report.main else {"color": COLOURS[0]}
-                        ax.plot(y.index, y, marker="o" if len(y) == 1 else None, **style)
+                        look = _style(i) if report.main else {"color": style.COLOURS[0]}
+                        ax.plot(y.index, y, marker="o" if len(y) == 1 else None, **look)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 if one or j == 0:
                     ax.set_ylabel(f"training {QUANTITIES[quantity].replace(' (', chr(10) + '(')}")
                 if one or q == 1:
                     ax.set_xlabel("epoch")
                 if not one and q == 0:
-                    ax.set_title(wrapped(label(rest), 90 // len(lines)))
+                    ax.set_title(style.wrapped(style.label(rest), 90 // len(lines)))
         if report.main:
-            names = {repr(v): label({report.main: v}) for v in report.values(report.main)}
-            legend(figure, [handle(names[value], **_style(i)) for i, value in enumerate(values)])
+            style.legend(figure, [style.handle(names[value], **_style(i)) for i, value in enumerate(values)])
         drawn = {
             "died": any(len(living(cell)[1]) for cell in report.cells),
             "seeds": report.usable["seed"].nunique() > 1,
             "shown": sum(value in own for _, own in lines for value in values),
             "total": sum(not cell.usable.empty for cell in report.cells),
         }
-        return Drawn(rendered(figure), "learning", drawn)
+        return style.Drawn(style.rendered(figure), "learning", drawn)
 
 
 def _value(report: Report, cell: Cell) -> str:
@@ -98,4 +87,4 @@ def _value(report: Report, cell: Cell) -> str:
 
 
 def _style(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i], "linestyle": DASHES[i % len(DASHES)]}
+    return {"color": style.COLOURS[i], "linestyle": style.DASHES[i % len(style.DASHES)]}

@@ -13,44 +13,29 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from experiments.frame import Cell, Report
+from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES
 from experiments.report.figures.closed_form import Curve, curves
-from experiments.report.figures.style import (
-    CLOSED_FORM,
-    COLOURS,
-    MARKERS,
-    MAX_STYLES,
-    STYLE,
-    Drawn,
-    closed_form_handles,
-    handle,
-    label,
-    legend,
-    marks,
-    new_figure,
-    rendered,
-    spread,
-)
 
-OTHER = {"marker": ".", "color": "0.7", "markersize": 4}  # settings without a style of their own
+OTHER = {"marker": ".", "color": "0.7", "markersize": 4}  # settings without a look of their own
 
 
-def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
+def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
     if report.usable.empty:
         return None
     styles, handles = identified(report, must_show)
     found = sorted({c for _, run in report.usable.iterrows() for c in curves(run)}, key=lambda c: (c.z_dim, c.kind))
-    with mpl.rc_context(STYLE):
-        figure = new_figure(4.4)
+    with mpl.rc_context(style.STYLE):
+        figure = style.new_figure(4.4)
         plane, against = figure.subplots(1, 2, width_ratios=(3, 2))
         for cell in report.cells:
             if cell.usable.empty:
                 continue
-            style: dict[str, Any] = {"linestyle": "none", "zorder": 3, "alpha": 0.8, **styles.get(id(cell), OTHER)}
+            look: dict[str, Any] = {"linestyle": "none", "zorder": 3, "alpha": 0.8, **styles.get(id(cell), OTHER)}
             kl = cell.usable["test_kl"]
-            plane.plot(kl, cell.usable["test_sse"], **style)
+            plane.plot(kl, cell.usable["test_sse"], **look)
             # Without a simple form of its own, decoder is compared with the unconditional one, which comes last.
-            against.plot(kl, curves(cell.first)[-1].ratio(report, cell.usable), **style)  # type: ignore[arg-type]
+            against.plot(kl, curves(cell.first)[-1].ratio(report, cell.usable), **look)  # type: ignore[arg-type]
         crosses = _draw_curves(plane, report, found)
         plane.set_ylabel(f"distortion: {QUANTITIES['sse']}")
         against.axhline(1, color="0.3", linewidth=0.9, zorder=1)
@@ -59,11 +44,11 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> Drawn |
             ax.set_xlabel(f"rate: {QUANTITIES['kl']}")
             ax.set_xlim(plane.get_xlim())
         if len(styles) < sum(not cell.usable.empty for cell in report.cells):
-            handles[-1].append(handle("other settings", **OTHER))
-        theory = closed_form_handles({curve.kind for curve in found})
+            handles[-1].append(style.handle("other settings", **OTHER))
+        theory = style.closed_form_handles({curve.kind for curve in found})
         if crosses:
-            theory.append(handle("closed form at the same settings", marker="+", color="0.3"))
-        legend(figure, *handles, theory)
+            theory.append(style.handle("closed form at the same settings", marker="+", color="0.3"))
+        style.legend(figure, *handles, theory)
         values = {
             "kinds": sorted({curve.kind for curve in found}),
             "decoder": "decoder" in set(report.usable["label_placement.kind"]),
@@ -72,37 +57,41 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> Drawn |
             "shown": len(styles),
             "total": len(report.cells),
         }
-        return Drawn(rendered(figure), "rate_distortion", values)
+        return style.Drawn(style.rendered(figure), "rate_distortion", values)
 
 
-def identified(report: Report, must_show: Collection[Cell] = ()) -> tuple[dict[int, dict[str, Any]], list[list[Artist]]]:
-    """How the markers of each setting look, by id of its cell, and the groups of the legend that name them.
+def identified(
+    report: Report, must_show: Collection[Cell] = ()
+) -> tuple[dict[int, dict[str, Any]], list[list[Artist]]]:
+    """How the markers of each setting look, by id of its cell, and the groups of the style.legend that name them.
 
     With several lines the colour tells the line and the marker the value of the main setting; else both tell the cell.
-    Settings beyond what can be told apart have no style.
+    Settings beyond what can be told apart have no look.
     """
     cells = [cell for cell in report.cells if not cell.usable.empty]
-    if report.main is None or len(report.lines) == 1 or len(cells) <= len(MARKERS):
-        shown = spread(cells, MAX_STYLES, must_show)
-        styles = {id(cell): marks(i) for i, cell in enumerate(shown)}
-        names = [label(cell.settings) or "single runs" for cell in shown]
-        return styles, [[handle(name, **marks(i)) for i, name in enumerate(names)]]
+    if report.main is None or len(report.lines) == 1 or len(cells) <= len(style.MARKERS):
+        shown = style.spread(cells, style.MAX_STYLES, must_show)
+        styles = {id(cell): style.marks(i) for i, cell in enumerate(shown)}
+        names = [style.label(cell.settings) or "single runs" for cell in shown]
+        return styles, [[style.handle(name, **style.marks(i)) for i, name in enumerate(names)]]
     main = report.main
     must_values = {repr(cell.settings[main]) for cell in must_show}
     must_lines = [line for line in report.lines if any(cell in must_show for cell in line[1])]
-    values = spread([repr(v) for v in report.values(main)], len(MARKERS), must_values)
-    lines = spread(report.lines, len(COLOURS), must_lines)
+    values = style.spread([repr(v) for v in report.values(main)], len(style.MARKERS), must_values)
+    lines = style.spread(report.lines, len(style.COLOURS), must_lines)
     styles, by_value = {}, {}
     swatches: list[Artist] = []
     for i, (rest, own) in enumerate(lines):
-        fill = "white" if i % 2 else COLOURS[i]
-        swatches.append(Patch(facecolor=fill, edgecolor=COLOURS[i], linewidth=1.4, label=label(rest)))
+        fill = "white" if i % 2 else style.COLOURS[i]
+        swatches.append(Patch(facecolor=fill, edgecolor=style.COLOURS[i], linewidth=1.4, label=style.label(rest)))
         for cell in own:
             if not cell.usable.empty and repr(cell.settings[main]) in values:
-                marker = MARKERS[values.index(repr(cell.settings[main]))]
-                styles[id(cell)] = {"color": COLOURS[i], "marker": marker, "markerfacecolor": fill}
-                by_value[marker] = label({main: cell.settings[main]})
-    shapes = [handle(by_value[m], marker=m, color="0.4", markerfacecolor="none") for m in MARKERS if m in by_value]
+                marker = style.MARKERS[values.index(repr(cell.settings[main]))]
+                styles[id(cell)] = {"color": style.COLOURS[i], "marker": marker, "markerfacecolor": fill}
+                by_value[marker] = style.label({main: cell.settings[main]})
+    shapes = [
+        style.handle(by_value[m], marker=m, color="0.4", markerfacecolor="none") for m in style.MARKERS if m in by_value
+    ]
     return styles, [swatches, [*shapes]]
 
 
@@ -128,7 +117,7 @@ def _draw_curves(ax: Axes, report: Report, found: Sequence[Curve]) -> bool:
     for curve in found:
         line = curve.whole(report, 1e-9)
         keep = (line["kl"] <= right) & (line["sse"] <= top)
-        ax.plot(line["kl"][keep], line["sse"][keep], linestyle=CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
+        ax.plot(line["kl"][keep], line["sse"][keep], linestyle=style.CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
         bottom = min([bottom, *line["sse"][keep]])
         if many and keep.any() and curve.kind == [c.kind for c in found if c.z_dim == curve.z_dim][-1]:
             above = curve.z_dim < max(c.z_dim for c in found)  # with more latents the curve is lower

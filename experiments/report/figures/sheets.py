@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,26 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.frame import Cell, Report
-from experiments.report.figures.style import DPI, FONT, MAX_BYTES, WIDTH, Drawn, compressed, label, plain, shrunk, spread
+from experiments.report.figures.style import (
+    DPI,
+    FONT,
+    MAX_BYTES,
+    WIDTH,
+    Drawn,
+    compressed,
+    label,
+    plain,
+    shrunk,
+    spread,
+)
 
 MAX_CELLS = 12
+MAX_ROWS = 10  # of samples
 PIXELS = round(WIDTH * DPI)  # of the width
 PAD = 18  # pixels around blocks
 LINE = 24  # pixels, of a line of text
 LABELS = 70  # pixels at most, for the classes beside a block
 TILE = 84  # pixels that a reconstruction takes
-ROWS = (10, 8, 6, 5, 4, 3, 2)  # of samples, as many as the size of the file allows
 Arrays = dict[str, np.ndarray]
 
 
@@ -57,17 +69,15 @@ def samples(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
     if len(rows) == 1 or max(map(len, rows)) in (1, len(blocks)):  # not a table, but a list: at most four side by side
         per_row = -(-len(blocks) // -(-len(blocks) // 4))
         rows = [blocks[i : i + per_row] for i in range(0, len(blocks), per_row)]
-    png = b""
-    for n_rows in ROWS:
-        png = compressed(_tiled(rows, n_rows))
-        if len(png) <= MAX_BYTES:
-            break
+    n_rows = min(MAX_ROWS, max(len(own["samples"]) for _, own in blocks))
+    while len(png := compressed(_tiled(rows, n_rows))) > MAX_BYTES and n_rows > 2:
+        n_rows = max(2, min(n_rows - 1, n_rows * MAX_BYTES // len(png)))
     values = {
         "labelled": any(any(own["sample_labels"]) for _, own in blocks),
         "shown": len(blocks),
         "total": len(report.cells),
     }
-    return Drawn(png if len(png) <= MAX_BYTES else shrunk(_tiled(rows, ROWS[-1])), "samples", values)
+    return Drawn(png if len(png) <= MAX_BYTES else shrunk(_tiled(rows, n_rows)), "samples", values)
 
 
 def _numbers(own: Arrays) -> Arrays:
@@ -79,7 +89,7 @@ def _tiled(rows: Sequence[Sequence[tuple[str, Arrays]]], n_rows: int) -> Image.I
     font, small = ImageFont.truetype(FONT, 19), ImageFont.truetype(FONT, 16)
     blocks = [own for row in rows for _, own in row]
     classes = [plain(str(name)) for own in blocks for name in own["sample_labels"]]
-    strip = min(LABELS, round(max(map(small.getlength, classes), default=0)))
+    strip = min(LABELS, math.ceil(max(map(small.getlength, classes), default=0)))
     strip += 6 * (strip > 0)
     per_row = max(map(len, rows))
     width = (PIXELS - PAD) // per_row - PAD  # of a block
@@ -145,7 +155,9 @@ def reconstructions(report: Report, must_show: Collection[Cell] = ()) -> Drawn |
     y = PAD // 2
     for (_, images), lines, tall in zip(found, names, heights, strict=True):
         for j, line in enumerate(lines):
-            draw.text((PAD, y + tall / 2 + LINE * (j - (len(lines) - 1) / 2)), line, fill="black", font=font, anchor="lm")
+            draw.text(
+                (PAD, y + tall / 2 + LINE * (j - (len(lines) - 1) / 2)), line, fill="black", font=font, anchor="lm"
+            )
         for c, pixels in enumerate(images[:columns]):
             canvas.paste(_image(pixels, scale), (left + c * (width * scale + 4), y))
         y += tall

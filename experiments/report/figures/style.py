@@ -183,7 +183,7 @@ def legend(figure: Figure, *groups: Sequence[Artist]) -> None:
 
 def compressed(image: Image.Image) -> bytes:
     """A PNG with at most 256 colours; fewer where it would be larger than MAX_BYTES, but not fewer than 64."""
-    for colours in (256, 128, 64):
+    for colours in (256, 64):
         buffer = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:

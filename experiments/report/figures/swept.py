@@ -14,24 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.frame import Cell, Report
 from experiments.outcome import JUDGED
+from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, NumberAxis, baseline, limits, living, measured
 from experiments.report.figures.closed_form import Curve, curves
-from experiments.report.figures.style import (
-    CLOSED_FORM,
-    COLOURS,
-    DIED,
-    STYLE,
-    Drawn,
-    closed_form_handles,
-    handle,
-    label,
-    legend,
-    marks,
-    new_figure,
-    rendered,
-    spread,
-    wrapped,
-)
 from experiments.statistics import Interval, mean_interval
 
 MAX_LINES = 8
@@ -42,12 +27,12 @@ STEPS = [1, 2, 2.5, 5, 10]
 SINGLE = {"linestyle": "none", "marker": ".", "alpha": 0.5, "markersize": 4}
 
 
-def swept(report: Report, must_show: Collection[Cell] = ()) -> Drawn | None:
+def swept(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
     """Against the main setting if that is a number, else one row per setting."""
     if report.usable.empty:
         return None
     by_number = report.main is not None and report.is_number(report.main)
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(style.STYLE):
         return _by_number(report, must_show) if by_number else _by_row(report, must_show)
 
 
@@ -56,7 +41,7 @@ def bar(value: Interval) -> float:
     return value.half if math.isfinite(value.half) else 0.0
 
 
-def _drawn(png: bytes, report: Report, shown: Sequence[Cell], cut: bool) -> Drawn:
+def _drawn(png: bytes, report: Report, shown: Sequence[Cell], cut: bool) -> style.Drawn:
     placements = {run["label_placement.kind"] for cell in shown for _, run in cell.usable.iterrows()}
     values = {
         "kinds": sorted({c.kind for cell in shown for c in _forms(cell)}),
@@ -68,7 +53,7 @@ def _drawn(png: bytes, report: Report, shown: Sequence[Cell], cut: bool) -> Draw
         "total": len(report.cells),
         "empty": sum(cell.usable.empty for cell in shown),
     }
-    return Drawn(png, "swept", values)
+    return style.Drawn(png, "swept", values)
 
 
 def _forms(cell: Cell) -> list[Curve]:
@@ -78,11 +63,11 @@ def _forms(cell: Cell) -> list[Curve]:
 # ---------------------------------------------------------------------------------------------- a number
 
 
-def _by_number(report: Report, must_show: Collection[Cell]) -> Drawn:
+def _by_number(report: Report, must_show: Collection[Cell]) -> style.Drawn:
     axis = NumberAxis(report)
     must = [line for line in report.lines if any(cell in must_show for cell in line[1])]
-    lines = spread(report.lines, MAX_LINES, must)
-    figure = new_figure(3.4)
+    lines = style.spread(report.lines, MAX_LINES, must)
+    figure = style.new_figure(3.4)
     cut = False
     levels: dict[str, float] = {}
     for ax, (quantity, name) in zip(figure.subplots(1, 3), QUANTITIES.items(), strict=True):
@@ -96,9 +81,9 @@ def _by_number(report: Report, must_show: Collection[Cell]) -> Drawn:
             means = [mean_interval(alive) for alive, _ in split]
             single = [(axis.aside(a, 1), v) for a, (alive, _) in zip(x, split, strict=True) for v in alive]
             dead = [(a, v) for a, (_, died) in zip(x, split, strict=True) for v in died]
-            ax.errorbar(x, [m.mean for m in means], [bar(m) for m in means], capsize=3, **marks(i))
-            ax.plot(*np.reshape(single, (-1, 2)).T, color=marks(i)["color"], **SINGLE)
-            ax.plot(*np.reshape(dead, (-1, 2)).T, **{**DIED, "color": marks(i)["color"]})
+            ax.errorbar(x, [m.mean for m in means], [bar(m) for m in means], capsize=3, **style.marks(i))
+            ax.plot(*np.reshape(single, (-1, 2)).T, color=style.marks(i)["color"], **SINGLE)
+            ax.plot(*np.reshape(dead, (-1, 2)).T, **{**style.DIED, "color": style.marks(i)["color"]})
             heights += [v for _, v in single + dead]
             ends += [end for m in means for end in (m.low, m.high)]
         if quantity == "ratio":
@@ -117,21 +102,21 @@ def _by_number(report: Report, must_show: Collection[Cell]) -> Drawn:
         ax.yaxis.set_major_locator(MaxNLocator(7, steps=STEPS))
         ax.set_ylabel(name)
     shown = [cell for _, cells in lines for cell in cells]
-    handles = [handle(label(rest) or "mean over seeds", **{**marks(i), "linestyle": "-"})
+    handles = [style.handle(style.label(rest) or "mean over seeds", **{**style.marks(i), "linestyle": "-"})
                for i, (rest, _) in enumerate(lines)]  # fmt: skip
-    legend(figure, handles, _more_handles(shown, levels))
-    return _drawn(rendered(figure), report, shown, cut)
+    style.legend(figure, handles, _more_handles(shown, levels))
+    return _drawn(style.rendered(figure), report, shown, cut)
 
 
 def _more_handles(shown: Sequence[Cell], levels: dict[str, float]) -> list[Line2D]:
-    handles = [handle("single runs", **{**SINGLE, "color": "0.5", "alpha": 1})] if any(
+    handles = [style.handle("single runs", **{**SINGLE, "color": "0.5", "alpha": 1})] if any(
         len(living(cell)[0]) > 1 for cell in shown
     ) else []  # fmt: skip
     if any(len(living(cell)[1]) for cell in shown):
-        handles.append(handle("dead or collapsed runs", **DIED))
-    handles += closed_form_handles({curve.kind for cell in shown for curve in _forms(cell)})
+        handles.append(style.handle("dead or collapsed runs", **style.DIED))
+    handles += style.closed_form_handles({curve.kind for cell in shown for curve in _forms(cell)})
     names = " and ".join(levels)
-    return handles + ([handle(f"{names}, no latents", **LEVEL)] if levels else [])
+    return handles + ([style.handle(f"{names}, no latents", **LEVEL)] if levels else [])
 
 
 def _draw_closed_form(
@@ -155,9 +140,9 @@ def _draw_closed_form(
             key = (kind, tuple(x.tolist()), tuple(float(f"{v:.6g}") for v in y))
             users.setdefault(key, []).append(i)
     for (kind, x, y), own in users.items():
-        colour = marks(own[0])["color"] if len(own) == 1 and len(lines) > 1 else "0.3"
+        colour = style.marks(own[0])["color"] if len(own) == 1 and len(lines) > 1 else "0.3"
         if len(x) > 1:
-            ax.plot(x, y, linestyle=CLOSED_FORM[kind][0], color=colour, zorder=1)
+            ax.plot(x, y, linestyle=style.CLOSED_FORM[kind][0], color=colour, zorder=1)
         else:
             ax.plot(x, y, "_", color=colour, markersize=16)
     return [v for _, _, y in users for v in y]
@@ -166,10 +151,10 @@ def _draw_closed_form(
 # ---------------------------------------------------------------------------------------------- a row per setting
 
 
-def _by_row(report: Report, must_show: Collection[Cell]) -> Drawn:
-    cells = spread([cell for _, line in report.lines for cell in line], MAX_ROWS, must_show)
-    names = [wrapped(label(cell.settings) or "all runs", 32) for cell in cells]
-    figure = new_figure(1.6 + 0.3 * len(cells))
+def _by_row(report: Report, must_show: Collection[Cell]) -> style.Drawn:
+    cells = style.spread([cell for _, line in report.lines for cell in line], MAX_ROWS, must_show)
+    names = [style.wrapped(style.label(cell.settings) or "all runs", 32) for cell in cells]
+    figure = style.new_figure(1.6 + 0.3 * len(cells))
     cut = False
     levels: dict[str, float] = {}
     panels = figure.subplots(1, 3, sharey=True)
@@ -179,15 +164,15 @@ def _by_row(report: Report, must_show: Collection[Cell]) -> Drawn:
         for y, cell in enumerate(cells):
             alive, died = (measured(runs, quantity) for runs in living(cell))
             mean = mean_interval(alive)
-            ax.errorbar(mean.mean, y, xerr=bar(mean), marker="o", capsize=3, color=COLOURS[0])
+            ax.errorbar(mean.mean, y, xerr=bar(mean), marker="o", capsize=3, color=style.COLOURS[0])
             if len(alive) > 1:
-                ax.plot(alive, [y + 0.28] * len(alive), color=COLOURS[0], **SINGLE)
-            ax.plot(died, [y + 0.28 * (len(alive) > 0)] * len(died), **DIED)
+                ax.plot(alive, [y + 0.28] * len(alive), color=style.COLOURS[0], **SINGLE)
+            ax.plot(died, [y + 0.28 * (len(alive) > 0)] * len(died), **style.DIED)
             heights += [*alive, *died]
             ends += [mean.low, mean.high]
             for curve in _forms(cell) if quantity != "ratio" else []:
                 at = float(curve.at(report, cell.mean("effective_x_var"))[quantity])
-                ax.vlines(at, y - 0.42, y + 0.42, linestyles=CLOSED_FORM[curve.kind][0], colors="0.3", zorder=1)
+                ax.vlines(at, y - 0.42, y + 0.42, linestyles=style.CLOSED_FORM[curve.kind][0], colors="0.3", zorder=1)
                 heights.append(at)
         if quantity == "ratio":
             ax.axvline(1, zorder=1, **UNITY)
@@ -212,5 +197,5 @@ def _by_row(report: Report, must_show: Collection[Cell]) -> Drawn:
     panels[0].set_yticks(range(len(cells)), names)
     panels[0].set_ylim(len(cells) - 0.4, -0.6)
     several = "mean over seeds" if any(len(cell.usable) > 1 for cell in cells) else "run"
-    legend(figure, [handle(several, marker="o", color=COLOURS[0]), *_more_handles(cells, levels)])
-    return _drawn(rendered(figure), report, cells, cut)
+    style.legend(figure, [style.handle(several, marker="o", color=style.COLOURS[0]), *_more_handles(cells, levels)])
+    return _drawn(style.rendered(figure), report, cells, cut)
