@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from experiments import wording
+from experiments.statistics import Interval
 from vae.metrics import METRICS, Metric
 
 FILTERS = ("number", "interval", "signed", "rate", "percent", "words", "short", "described", "listed", "escape")
@@ -26,6 +29,16 @@ def noun(column: str) -> str:
     return found.heading.removesuffix(f" ({found.unit})")
 
 
+def brief(value: Interval) -> str:
+    """The mean with the digits that its interval warrants, without the interval."""
+    return wording.interval(value).split(" ± ")[0]
+
+
+def names(items: Sequence[str]) -> str:
+    """A list of settings' names, which may contain commas."""
+    return "; ".join(items) if any("," in item for item in items) else wording.listed(items)
+
+
 def shortened(text: str) -> str:
     """The text with no absolute path of this machine: of each, the last two names remain."""
     return ABSOLUTE.sub(lambda m: "…/" + "/".join(m[0].split("/")[-2:]), text)
@@ -38,7 +51,8 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS} | {"noun": noun}
+_ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS}
+_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "quoted": shlex.quote}
 _ENVIRONMENT.globals["metric"] = metric
 
 

@@ -1,0 +1,41 @@
+"""The command that builds a report:
+
+    python -m experiments.collect EXPERIMENT [--output-dir outputs] [--force] [--compare]
+
+It reads the manifest outputs/reports/EXPERIMENT/sweep.json and the runs that this names, evaluates what is missing, and
+writes the pages, tables and figures beside the manifest, and outputs/reports/index.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+
+from experiments.frame import ReportError, read
+from experiments.report.build import collect
+from experiments.report.compare import compare, line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description="Builds the report of a sweep.")
+    parser.add_argument("experiment", help="name of the folder in outputs/reports")
+    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/ (outputs)")
+    parser.add_argument("--force", action="store_true", help="build the report also if runs of the last one are gone")
+    parser.add_argument("--compare", action="store_true", help="compare the numbers with the reference results")
+    arguments = parser.parse_args(argv)
+    try:
+        print(collect(arguments.experiment, arguments.output_dir, force=arguments.force))
+        if arguments.compare:
+            comparison = compare(read(arguments.experiment, arguments.output_dir, families=()))
+            print("No reference result has any of these runs." if comparison is None else line(comparison))
+    except ReportError as e:
+        print(f"collect: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
