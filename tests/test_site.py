@@ -22,7 +22,7 @@ from PIL import Image
 from experiments import browse
 from experiments.frame import read
 from experiments.site import build, cards
-from experiments.site.data import portable, read_entries, run_data, table_data
+from experiments.site.data import read_entries, run_data, table_data
 from vae import theory
 
 NASTY = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>&amp; \"{{ 7*7 }}\""
@@ -214,14 +214,6 @@ def test_a_strip_has_one_sample_of_each_class_first(tmp_path: Path):
     drawn = np.asarray(Image.open(tmp_path / "strip.png"))
     assert drawn.shape == (16, 40)
     np.testing.assert_array_equal(drawn[8:, 16:24], samples[7, 0, 0])  # the third of the second row
-
-
-def test_paths_of_the_machine_are_shortened():
-    assert portable("run.py output_dir=/home/somebody/out x=1") == "run.py output_dir=…/out x=1"
-    assert portable("/data/set: no such folder; see https://example.org/a/b") == (
-        "…/set: no such folder; see https://example.org/a/b"
-    )
-    assert portable("SSE/D, 1/2 and a/b/c") == "SSE/D, 1/2 and a/b/c"
 
 
 def test_a_failure_is_one_line_and_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -546,21 +538,13 @@ def test_dark_mode_and_a_phone(index: Any, site: SimpleNamespace):
         index.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_two_thousand_runs_stay_small_and_fast(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_two_thousand_runs_stay_small_and_fast(browser: Any, tmp_path: Path):
     write_many(tmp_path, 2000)
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        build.write(tmp_path)
-        times.append(time.perf_counter() - start)
+    build.write(tmp_path)
     size = (tmp_path / "index.html").stat().st_size
     assert size < 3e6
     browser.get((tmp_path / "index.html").as_uri())
     wait(browser, "document.querySelectorAll('#table tbody tr').length === 100")
     painted = js(browser, "performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000")
     assert js(browser, "document.getElementById('count').textContent") == "2000 runs"
-    with capsys.disabled():
-        print(
-            f"\n2,000 runs: written in {times[0]:.1f} s, again in {times[1]:.1f} s; index {size / 1e6:.1f} MB; ", end=""
-        )
-        print(f"painted after {painted:.2f} s")
+    assert painted < 1.5

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from experiments.frame import Report
+from experiments.report.render import shortened
 from experiments.site import data
 from experiments.site.cards import Card, reference_cards, report_html, user_cards, write_strips
 from experiments.site.data import Entry
@@ -72,7 +73,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    made.filters |= {"number": number, "portable": data.portable, "words": words}
+    made.filters |= {"number": number, "shortened": shortened, "words": words}
     return made
 
 

@@ -18,8 +18,9 @@ from markdown_it.token import Token
 from PIL import Image
 
 from experiments.frame import Report, ReportError, read
-from experiments.manifest import reference_dir, reports_dir
-from experiments.site.data import portable, read_object
+from experiments.manifest import reports_dir
+from experiments.report.render import shortened
+from experiments.site.data import read_object
 from experiments.store import write_atomic
 from experiments.wording import described, listed
 
@@ -55,7 +56,7 @@ class Card:
     def summary(self) -> dict[str, str]:
         """The texts of summary.json: `title`, `answer`, `advice`, `data`."""
         found = read_object(self.folder / "summary.json")
-        return {key: portable(value) for key, value in found.items() if isinstance(value, str)}
+        return {key: shortened(value) for key, value in found.items() if isinstance(value, str)}
 
     @cached_property
     def text(self) -> str:
@@ -110,13 +111,13 @@ def user_cards(output_dir: str | Path) -> list[Card]:
             made = read(folder.name, output_dir, families=()) if (folder / SOURCES[0]).exists() else None
             cards.append(Card(folder, made))
         except ReportError as e:
-            cards.append(Card(folder, None, portable(str(e))))
+            cards.append(Card(folder, None, shortened(str(e))))
     return sorted(cards, key=lambda card: (-card.started, card.name))
 
 
 def reference_cards(output_dir: str | Path) -> list[Card]:
     """The cards of outputs/reference, by title."""
-    cards = [Card(path.parent, None) for path in reference_dir(output_dir).glob("*/report.md")]
+    cards = [Card(path.parent, None) for path in (Path(output_dir) / "reference").glob("*/report.md")]
     return sorted(cards, key=lambda card: (card.title, card.name))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.evaluate import read_metrics
 from experiments.frame import SETTINGS, Report, frame_of, read_run
+from experiments.report.render import shortened
 from experiments.store import RunFolder, all_runs
 from experiments.wording import number, short, words
 from vae import theory
@@ -39,9 +40,6 @@ HISTORY = {
 CLOSED_FORMS = {"within": ("closed form, within class", "dash"), "all": ("closed form, unconditional", "dot")}
 PLACEMENTS = {"both": ("within",), "decoder": ("within", "all")}  # the closed forms to compare with; else only `all`
 FIRST_PICTURES = ("samples.png", "reconstructions.png")
-
-# An absolute path, as it stands in a command, a message or a setting; not the one of a web address.
-ABSOLUTE = re.compile(r"(?<![\w.:/~…-])/(?:[^\s/'\",;()]+/)+([^\s/'\",;()]*)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Entry:
 
     @property
     def reason(self) -> str:
-        return portable(self.row["reason"])
+        return shortened(self.row["reason"])
 
     @functools.cached_property
     def files(self) -> dict[str, tuple[int, int]]:
@@ -132,11 +130,6 @@ def plain(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return None if not np.isfinite(value) else int(value) if value == int(value) else value
-
-
-def portable(text: str) -> str:
-    """Text without the folders of the machine that wrote it: of an absolute path the last part remains."""
-    return ABSOLUTE.sub(r"…/\1", text)
 
 
 def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entry]:
@@ -210,8 +203,12 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
             "pictures": [pictures.index(file) for file in entry.pictures],
             "curves": [index[curve] for curve in entry.curves],
         })  # fmt: skip
+    headings = {name: _heading(name, names, varied) for name in names}
+    for name, (heading, meaning) in numbers.items():
+        if heading in headings.values():  # x_var, which can be learned
+            numbers[name] = f"{heading}, measured", meaning
     return {
-        "settings": [[name, _heading(name, names, varied)] for name in names],
+        "settings": [[name, heading] for name, heading in headings.items()],
         "numbers": [[name, heading, meaning, name in MAIN] for name, (heading, meaning) in numbers.items()],
         "pictures": pictures,
         "curves": [_curve(curve, facts, ts) for curve, facts in curves.items() if facts is not None],
@@ -281,7 +278,7 @@ def provenance(entry: Entry) -> dict[str, str]:
     """How the run was made, for reading, without paths of the machine."""
     left_out = ("identity", "architecture", "dataset_root")
     return {
-        key: portable(", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else words(value))
+        key: shortened(", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else words(value))
         for key, value in entry.provenance.items()
         if key not in left_out
     }
