@@ -29,6 +29,7 @@ from experiments.store import write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
+RUN = [str(ROOT / "run.py")]
 USAGE = 2  # exit status
 
 
@@ -113,7 +114,7 @@ def train(arguments: Sequence[str], output_dir: str | Path) -> Report:
         subprocess.CalledProcessError: if the sweep wrote no report; it has said why.
     """
     before = _written(output_dir)
-    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    command = [sys.executable, *RUN, *arguments]
     status = subprocess.run(command, check=False).returncode
     new = [name for name, time in _written(output_dir).items() if before.get(name) != time]
     if status not in (0, 1) or not new:  # 1: some runs have no usable result, which the report says

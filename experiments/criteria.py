@@ -119,7 +119,8 @@ class Group:
     def values(self, expression: str) -> pd.Series:
         """The finite values of an expression of columns over the usable runs, by seed; empty without its columns."""
         try:
-            found = self.usable.eval(expression, engine="python")
+            known = expression in self.usable
+            found = self.usable[expression] if known else self.usable.eval(expression, engine="python")
         except pd.errors.UndefinedVariableError:
             return pd.Series(dtype=float)
         series = pd.Series(np.asarray(found, dtype=float), index=self.usable["seed"])
@@ -174,21 +175,21 @@ def select(
                 raise Missing(f"the study's figures are for other images than {facts['name']}")
         first = report.cells[0]
         for cell in report.cells:
-            group = Group(cell.settings, _with_facts(cell.runs, report))
+            group = Group(cell.settings, cell.runs)
             if changing or reference:
                 keys = changed(cell, first)
                 own = changing and all(k == changing or k.startswith(f"{changing}.") for k in keys)
                 if not (own if keys else reference):
                     continue
             if all(_fits(group.setting(key), value) for key, value in (where or {}).items()):
-                found.append(group)
+                found.append(Group(cell.settings, _with_facts(cell.runs, report)))
     if outcomes:
         found = [Group(g.settings, g.runs[g.runs["outcome"].isin(outcomes) | ~g.runs["usable"]]) for g in found]
     if least and found:
         found = [min((g for g in found if len(g.usable)), key=lambda g: g.values(least).mean(), default=found[0])]
     if not any(len(g.usable) for g in found):
-        wanted = f" with {described(where)}" if where else ""
-        raise Missing(f"{' and '.join(names)}: no {' or '.join(outcomes)} runs{wanted}".replace("no  runs", "no runs"))
+        wanted = ["no", " or ".join(outcomes), "runs", f"with {_wanted(where)}" if where else ""]
+        raise Missing(f"{' and '.join(names)}: {' '.join(filter(None, wanted))}")
     return [Group({}, pd.concat([g.runs for g in found]))] if pooled else found
 
 
@@ -203,6 +204,16 @@ def _fits(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
         return value is not None and wanted.get("at_least", -math.inf) <= value < wanted.get("below", math.inf)
     return same(value, wanted)
+
+
+def _wanted(where: Mapping[str, Any]) -> str:
+    """The settings in words: `x_var 0.1`, `epochs at least 20`."""
+    bounds = {
+        k: " ".join(f"{word.replace('_', ' ')} {n:g}" for word, n in v.items())
+        for k, v in where.items()
+        if isinstance(v, Mapping)
+    }
+    return described({**where, **bounds})
 
 
 def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Group, Group]]:

@@ -33,7 +33,7 @@ def test_equal_numbers_are_counted(report: Report, tmp_path: Path):
     assert found is not None
     assert (found.reference, found.n_runs, found.n_differ, found.largest) == ("trial", 4, 0, 0.0)
     # Counted apart: every number that is no setting and not the seed.
-    numbers = [c for c in frame.select_dtypes("number") if "." not in c and c not in ("seed", "usable")]
+    numbers = [c for c in frame.select_dtypes("number") if "." not in str(c) and c not in ("seed", "usable")]
     assert found.n_numbers == frame[numbers].notna().sum().sum() > 4 * 30
     assert line(found) == f"All {found.n_numbers} numbers of 4 runs equal the reference trial."
 
