@@ -24,9 +24,10 @@ from typing import Literal
 
 import numpy as np
 
+from experiments.findings import grouped
 from experiments.frame import Cell, Report
 from experiments.outcome import HOLE_ACCURACY
-from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
+from experiments.statistics import CONFIDENCE, Interval
 from experiments.wording import described
 
 TRADE_OFF = ("test_sse", "sample_ffd")
@@ -169,20 +170,6 @@ class Option:
         return self.given_label and accuracy >= HOLE_ACCURACY * judge  # False for NaN
 
 
-@dataclass(frozen=True)
-class Avoided:
-    """A setting to avoid.
-
-    Attributes:
-        fault: one of FAULTS.
-        rate: of the runs with that outcome; of `class`, the share of samples that are of the class asked for.
-    """
-
-    name: str
-    fault: str
-    rate: Interval
-
-
 @dataclass(frozen=True, eq=False)
 class Advice:
     """What a report says about the settings of one dataset.
@@ -200,7 +187,7 @@ class Advice:
         shares: how often each index is the choice within the noise of the seeds; empty where a mean has no interval.
         omissions: what the choice becomes when an option is left out, by index of that option, where it changes.
         verdict: one of `Verdict`.
-        avoid: settings that fail, worst faults first.
+        avoid: names of the settings that fail, by fault, the worst first.
     """
 
     dataset: str
@@ -214,7 +201,7 @@ class Advice:
     shares: dict[int | None, float]
     omissions: dict[int, int | None]
     verdict: Verdict
-    avoid: list[Avoided]
+    avoid: dict[str, list[str]]
 
     @property
     def on_validation(self) -> bool:
@@ -330,14 +317,11 @@ def _verdict(
     return "unsettled" if omissions else "take"
 
 
-def _avoid(options: Sequence[Option], by_class: bool) -> list[Avoided]:
-    """The settings that fail, with how often."""
-    found = []
+def _avoid(options: Sequence[Option], by_class: bool) -> dict[str, list[str]]:
+    """The names of the settings that fail, by fault."""
+    faults: dict[str, list[Cell]] = {fault: [] for fault in FAULTS}
     for option in options:
         fault = "class" if option.standing == "ok" and by_class and not option.draws_class else option.standing
-        if fault == "class":
-            found.append(Avoided(option.name, fault, mean_interval(option.cell.values("sample_accuracy"))))
-        elif fault not in (None, "ok"):
-            rate = wilson_interval(option.outcomes[fault], option.outcomes.total())
-            found.append(Avoided(option.name, fault, rate))
-    return sorted(found, key=lambda avoided: FAULTS.index(avoided.fault))
+        if fault in faults:
+            faults[fault].append(option.cell)
+    return {fault: grouped([o.cell for o in options], cells) for fault, cells in faults.items() if cells}

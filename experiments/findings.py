@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +64,7 @@ class Effect:
         first, second: the two values of the key; for a sweep that changes one thing at a time, the settings' names.
         start, end: the column there.
         change: end less start, paired by seed.
+        typical: half the interval of a usual change of that column; a smaller one is luck with few seeds.
     """
 
     column: str
@@ -72,13 +73,15 @@ class Effect:
     start: Interval
     end: Interval
     change: Interval
+    typical: float = 0.0
 
     @property
     def importance(self) -> float:
         """Size of the change relative to its interval; 0 without one."""
+        half = max(self.change.half, self.typical)
         if not math.isfinite(self.change.half) or self.change.mean == 0:
             return 0.0
-        return abs(self.change.mean) / self.change.half if self.change.half else math.inf
+        return abs(self.change.mean) / half if half else math.inf
 
     @property
     def better(self) -> bool | None:
@@ -122,11 +125,19 @@ class KeyFinding:
         return self.numeric and {True, False} <= {effect.better for effect in self.clear}
 
 
-def compare(column: str, first: Cell, second: Cell, key: str) -> Effect:
+def compare(column: str, first: Cell, second: Cell, key: str, typical: float = 0.0) -> Effect:
     """The effect of going from one cell to another."""
     change = paired_interval(first.values(column).to_dict(), second.values(column).to_dict())
     values = first.settings.get(key), second.settings.get(key)
-    return Effect(column, *values, first.interval(column), second.interval(column), change)
+    return Effect(column, *values, first.interval(column), second.interval(column), change, typical)
+
+
+def _typical(report: Report, column: str) -> float:
+    """The median of half the interval over the changes from each cell's control; 0 without any."""
+    pairs = [(base, cell) for i, cell in enumerate(report.cells) if (base := control(report.cells, i)) is not None]
+    halves = [compare(column, base, cell, "").change.half for base, cell in pairs]
+    finite = [half for half in halves if math.isfinite(half)]
+    return float(np.median(finite)) if finite else 0.0
 
 
 def control(cells: Sequence[Cell], index: int) -> Cell | None:
@@ -151,46 +162,48 @@ def along(report: Report, key: str) -> list[tuple[dict[str, Any], list[Cell]]]:
 def key_findings(report: Report) -> list[KeyFinding]:
     """What each swept setting changes, the most important first.
 
-    Of several lines along a setting, one with a trade-off is taken if there is one, because the reader has to decide
-    there; else the one with the most important effect.
+    Of several lines along a setting, the one where the other settings have their reference values is taken; where the
+    reader has a setting to pick, rather one with a trade-off.
 
     Args:
         report: of the runs that use their latents (`survivors`).
     """
-    columns = asked(report)
-    found = []
+    columns = {column: _typical(report, column) for column in asked(report)}
+    found, pick = [], report.study.get("pick", True)
     for key in report.keys if columns else ():
         if key == SETTING:
             found.append(_by_change(report, columns))
         elif key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
-            own = [f for rest, cells in along(report, key) if (f := _on_line(report, key, rest, cells, columns))]
-            found += [max(own, key=lambda f: (f.trade_off, f.importance))] if own else []
+            lines = [(rest, f) for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
+            usual = {k: _reference(k, report.values(k)) for k in report.keys}
+            rank = [(f.trade_off and pick, all(same(v, usual[k]) for k, v in rest.items()), f.importance) for rest, f in lines]
+            found += [lines[rank.index(max(rank))][1]] if lines else []
     return sorted(found, key=lambda f: -f.importance)
 
 
-def _on_line(
-    report: Report, key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Sequence[str]
-) -> KeyFinding | None:
+def _reference(key: str, values: Sequence[Any]) -> Any:
+    """The default of a setting if it is among the values, else the first value."""
+    return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
+
+
+def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Mapping[str, float]) -> KeyFinding | None:
     cells = [cell for cell in cells if cell.settings[key] is not None]
     if len(cells) < 2:
         return None
     numeric = all(isinstance(c.settings[key], int | float | np.number) for c in cells)
     if numeric:
-        first, last = cells[0], cells[-1]
-        cells = sorted(cells, key=lambda cell: cell.settings[key])
-        if first.settings[key] > last.settings[key]:
-            cells.reverse()
-        effects = [compare(column, cells[0], cells[-1], key) for column in columns]
-    else:
-        first = next((c for c in cells if same(c.settings[key], DEFAULTS.get(key))), cells[0])
-        others = [cell for cell in cells if cell is not first]
-        effects = [
-            max((compare(column, first, cell, key) for cell in others), key=lambda e: e.importance)
-            for column in columns
-        ]
+        descending = bool(cells[0].settings[key] > cells[-1].settings[key])
+        cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
+    usual = _reference(key, [cell.settings[key] for cell in cells])
+    first = cells[0] if numeric else next(cell for cell in cells if cell.settings[key] == usual)
+    others = [cells[-1]] if numeric else [cell for cell in cells if cell is not first]
+    effects = [
+        max((compare(column, first, cell, key, typical) for cell in others), key=lambda e: e.importance)
+        for column, typical in columns.items()
+    ]
     effects = [effect for effect in effects if effect.start.n and effect.end.n]
     clear = sorted((e for e in effects if e.change.excludes_zero), key=lambda e: -e.importance)
-    top = clear[0].column if clear else columns[0]
+    top = clear[0].column if clear else next(iter(columns))
     return KeyFinding(
         key,
         numeric,
@@ -219,14 +232,14 @@ def _between(key: str, cells: Sequence[Cell], columns: Sequence[str]) -> dict[st
     return found
 
 
-def _by_change(report: Report, columns: Sequence[str]) -> KeyFinding:
+def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
     """For a sweep that changes one thing at a time: the clearest effect of each change, on its nearest control."""
     cells = [cell for cell in report.cells if len(cell.usable)]
     clear, unclear, testable = [], [], False
     for i, cell in enumerate(cells):
         if (base := control(cells, i)) is None:
             continue
-        effects = [compare(column, base, cell, SETTING) for column in columns]
+        effects = [compare(column, base, cell, SETTING, typical) for column, typical in columns.items()]
         testable |= any(e.change.n > 1 for e in effects)
         best = max((e for e in effects if e.change.excludes_zero), key=lambda e: e.importance, default=None)
         if best is None:
@@ -324,18 +337,19 @@ def failures(report: Report) -> list[Failure]:
         own = {cell.name: wilson_interval(cell.count(outcome), total[cell.name]) for cell in report.cells}
         everywhere = [cell for cell in report.cells if own[cell.name].mean == 1]
         sometimes = sorted(((name, r) for name, r in own.items() if 0 < r.mean < 1), key=lambda pair: -pair[1].mean)
-        found.append(Failure(outcome, n, own, _grouped(report, everywhere), sometimes))
+        found.append(Failure(outcome, n, own, grouped(report.cells, everywhere), sometimes))
     return found
 
 
-def _grouped(report: Report, cells: Sequence[Cell]) -> list[str]:
+def grouped(everyone: Sequence[Cell], cells: Sequence[Cell]) -> list[str]:
     """The names of cells: one name for all cells that share a value of a key, if they are all there."""
-    if len(cells) == len(report.cells) > 1:
+    if len(cells) == len(everyone) > 1:
         return ["every setting"]
     left, names = list(cells), []
-    for key in report.keys if len(report.keys) > 1 else ():
-        for value in report.values(key):
-            own = [cell for cell in report.cells if same(cell.settings[key], value)]
+    keys = list(everyone[0].settings)
+    for key in keys if len(keys) > 1 else ():
+        for value in dict.fromkeys(cell.settings[key] for cell in everyone):
+            own = [cell for cell in everyone if same(cell.settings[key], value)]
             if len(own) > 1 and all(cell in cells for cell in own) and any(cell in left for cell in own):
                 names.append(described({key: value}))
                 left = [cell for cell in left if cell not in own]
@@ -371,10 +385,10 @@ def above_theory(report: Report) -> AboveTheory:
     worse, single, empty, n = [], [], [], 0
     for cell in report.cells:
         ratios = cell.values("sse_ratio")
-        if not len(ratios) or cell.count(*LOST) == len(cell.runs[cell.runs["outcome"].isin(JUDGED)]):
-            continue
         if cell.mean("train_theory_kl_high") == 0:
             empty.append(cell.name)
+            continue
+        if not len(ratios) or cell.usable["outcome"].isin(LOST).all():
             continue
         n += 1
         if cell.interval("sse_ratio").low > 1 + ROUNDING:

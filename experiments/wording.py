@@ -31,8 +31,9 @@ def short(key: str) -> str:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings in words: `x_var 0.1, label_placement both`."""
-    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in settings.items())
+    """Settings in words, without those that play no part: `x_var 0.1, label_placement both`."""
+    own = {k: v for k, v in settings.items() if v is not None}
+    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in own.items())
 
 
 def labelled(settings: Mapping[str, Any]) -> str:

@@ -5,22 +5,17 @@ Building one report changes nothing in the folder of another.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from experiments import advice, frame
-from experiments.findings import LOST, Findings, findings, survivors
+from experiments.findings import Findings, findings, survivors
 from experiments.frame import Cell, Report, ReportError, read, reports
 from experiments.manifest import reports_dir
-from experiments.outcome import KL_FLOOR
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
 from experiments.report.figures import sheets
@@ -32,7 +27,6 @@ from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import metric, render, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
-from experiments.statistics import mean_interval
 from experiments.store import write_atomic, write_json
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
@@ -133,7 +127,6 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
-        "deaths": _deaths(report),
         "unmatched": _unmatched(report),
         "comparison": None if (compared := compare(report)) is None else line(compared),
     }
@@ -190,41 +183,6 @@ def _unmatched(report: Report) -> list[dict[str, Any]]:
         for row in rows
         if not any(all(frame.same(report.setting(cell, k), v) for k, v in row.items()) for cell in report.cells)
     ]
-
-
-def _deaths(report: Report) -> dict[str, Any] | None:
-    """How runs that collapsed or died below the critical x_var ended so: how soon, and what the others did."""
-    lost = report.usable[report.usable["outcome"].isin(LOST)]
-    if lost.empty:
-        return None
-    alive = report.usable.drop(lost.index)
-    avoidable = lost[lost["train_theory_kl_low"] > 0]
-    epochs = sorted(_fallen(avoidable))
-    epoch = epochs[math.ceil(0.9 * len(epochs)) - 1] if epochs else None
-    per_epoch = math.ceil(report.usable["n_train"].iloc[0] / report.usable["trainer.batch_size"].iloc[0])
-    columns = [f"test_{part}_dead_units" for part in ("encoder", "decoder")]
-    units = [mean_interval(runs.get(c, pd.Series(dtype=float)).dropna()) for runs in (lost, alive) for c in columns]
-    return {
-        "expected": [c.name for c in report.cells if c.count(*LOST) and c.mean("train_theory_kl_high") == 0],
-        "epoch": epoch,
-        "steps": epoch * per_epoch if epoch else None,
-        "floor": KL_FLOOR,
-        "revived": len(_fallen(alive)),
-        "alive": len(alive),
-        "units": units if min(u.n for u in units) > 1 else None,
-    }
-
-
-def _fallen(runs: pd.DataFrame) -> list[int]:
-    """The epoch in which the training KL fell to the floor, of each run in which it did."""
-    found = []
-    for path in runs["path"]:
-        try:
-            rows = list(csv.DictReader((Path(path) / "history.csv").read_text().splitlines()))
-            found.append(next(i for i, row in enumerate(rows, start=1) if float(row["train_kl"]) <= KL_FLOOR))
-        except (OSError, ValueError, LookupError, StopIteration):
-            continue
-    return found
 
 
 # ---------------------------------------------------------------------------------------------- searches

@@ -35,8 +35,10 @@ def brief(value: Interval) -> str:
 
 
 def names(items: Sequence[str]) -> str:
-    """A list of settings' names, which may contain commas."""
-    return "; ".join(items) if any("," in item for item in items) else wording.listed(items)
+    """Names of settings as alternatives; they may contain commas."""
+    if any("," in item for item in items):
+        return "; ".join(items)
+    return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def shortened(text: str) -> str:
@@ -59,4 +61,5 @@ _ENVIRONMENT.globals["metric"] = metric
 def render(template: str, **values: Any) -> str:
     """The text of a template of experiments/report/templates, with at most one empty line in a row."""
     text = _ENVIRONMENT.get_template(template).render(**values)
-    return re.sub(r"\n{3,}", "\n\n", shortened(text)).strip("\n") + "\n"
+    text = re.sub(r" +\n", "\n", shortened(text))
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"

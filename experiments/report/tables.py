@@ -294,16 +294,6 @@ def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
     return found
 
 
-def baselines(report: Report) -> Table:
-    rows = [(data, split) for data in report.datasets.values() for split in ("train", "test")]
-    names = {"sse_zero": "zero image", "sse_mean": "mean image", "sse_class_means": "class means"}
-    return Table("baselines", "SSE without a model", [
-        Column("dataset", "data", [data["name"] for data, _ in rows], key=True),
-        Column("split", "images", ["held-out" if split == "test" else "training" for _, split in rows], key=True),
-        *(Column(key, heading, [float(data[key][split]) for data, split in rows]) for key, heading in names.items()),
-    ])  # fmt: skip
-
-
 def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, Table]:
     """Every table of a report by its slug, in the order of the report.
 
@@ -319,7 +309,6 @@ def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, 
         published(report, living),
         *(of_family(report, living, family) for family in families),
         train_test(report, living),
-        baselines(report),
     )
     return {table.slug: table for table in found if table is not None}
 
