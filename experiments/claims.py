@@ -24,7 +24,9 @@ import yaml
 from experiments.criteria import Check, Met, Reports, every, judged
 from experiments.frame import Report, read, reports
 from experiments.manifest import reports_dir
+from experiments.report.build import index
 from experiments.report.render import render
+from experiments.site.build import refresh
 from experiments.store import write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +148,18 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, command: st
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
     write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    write_json(folder / "summary.json", {"finding": render("claims_counts.md.j2", counts=counts).strip()})
+    runs = pd.concat([report.runs for report in known.values()])
+    ends = [p["finished"] for report in known.values() for p in report.provenance.values() if "finished" in p]
+    summary = {
+        "title": "The claims of the two studies",
+        "data": ", ".join(data["name"] for data in datasets.values()),
+        "n_runs": len(runs),
+        "n_usable": int(runs["usable"].sum()),
+        "date": max(ends)[:10] if ends else "",
+        "answer": render("claims_counts.md.j2", counts=counts).strip(),
+        "verdicts": {finding.claim.id: finding.verdict for finding in findings},
+    }
+    write_json(folder / "summary.json", summary)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,7 +190,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown += [a for a in more if not a.startswith("output_dir=")]
     folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
     write(folder, findings, known, shlex.join(["python", "-m", "experiments.claims", *given]))
+    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
+    refresh(output_dir)
     return 0
 
 

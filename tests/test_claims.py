@@ -148,11 +148,13 @@ def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     for finding in findings:
         assert f"| {finding.claim.id} | " in text
         assert f"\n## {finding.claim.id}: {finding.verdict}\n" in details
-    counts = f"1 hold, {len(CLAIMS) - 3} do not hold, 2 undecided"
-    assert counts in text
-    assert json.loads((folder / "summary.json").read_text()) == {"finding": counts}
+    answer = f"Of {len(CLAIMS)} claims 1 holds, {len(CLAIMS) - 3} do not hold, and 2 are undecided."
+    assert answer in text
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["answer"] == answer
+    assert summary["n_runs"] == summary["n_usable"] == sum(len(report.runs) for report in known.values())
     verdicts = pd.read_csv(folder / "verdicts.csv", index_col="id")["verdict"]
-    assert verdicts.to_dict() == {f.claim.id: f.verdict for f in findings}
+    assert verdicts.to_dict() == summary["verdicts"] == {f.claim.id: f.verdict for f in findings}
 
 
 def test_missing_reports_leave_every_claim_with_runs_undecided():
@@ -212,3 +214,21 @@ def test_a_sweep_tells_its_report_by_the_manifest_that_it_writes(tmp_path: Path,
     with pytest.raises(claims.subprocess.CalledProcessError) as e:
         claims.train(["xvar"], tmp_path)
     assert e.value.returncode == 2
+
+
+def test_the_command_names_its_report_after_the_data_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fake_report(tmp_path, "trial", {"seed": [0, 1]}, history=False)
+    trained: list[list[str]] = []
+
+    def train(arguments: list[str], output_dir: str) -> Report:
+        trained.append(arguments)
+        return read("trial", output_dir)
+
+    monkeypatch.setattr(claims, "train", train)
+    given = ["dataset=data/digits,cifar10", "seed=0,1", f"output_dir={tmp_path}"]
+    assert claims.main(given) == 0
+    folder = tmp_path / "reports" / "claims-digits,cifar10-seed=0,1"
+    assert "undecided" in (folder / "report.md").read_text()
+    assert trained[0] == ["xvar", "dataset=data/digits", "seed=0,1", f"output_dir={tmp_path}"]
+    assert trained[-1][:2] == ["beta", "objective=elbo"]
+    assert "claims-digits%2Ccifar10" in (tmp_path / "reports" / "index.md").read_text()
