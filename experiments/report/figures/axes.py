@@ -71,8 +71,8 @@ def limits(heights: Sequence[float], ends: Sequence[float], zoom: float = 0.1) -
 
 def log_ticks(ax: Axes, which: str, low: float, high: float) -> None:
     """The range of a logarithmic axis, and a few plain numbers along it."""
-    ticks = list(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    for digits in ((1,), (1, 3), (1, 2, 5)) if high > 4 * low else ():
+    ticks = list(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)) if high > 4 * low else ():
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         ticks = [float(f"{d}e{e}") for e in decades for d in digits]
         if sum(low <= v <= high for v in ticks) >= 3:

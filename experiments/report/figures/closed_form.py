@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.frame import Report
 from vae import theory
 
-N_POINTS = 1000  # of a whole curve
+N_POINTS = 600  # of a whole curve
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,10 @@ class Curve:
         kl, sse = theory.held_out_curve(*self.facts(report), ts, self.z_dim)
         return {"kl": kl, "sse": sse}
 
-    def whole(self, report: Report, least: float) -> dict[str, np.ndarray]:
-        """Held-out KL (ascending) and SSE from the collapse down to an effective variance."""
+    def whole(self, report: Report) -> dict[str, np.ndarray]:
+        """Held-out KL (ascending) and SSE from the collapse to an effective variance of practically 0."""
         top = self.facts(report)[0][0]
-        return self.at(report, np.geomspace(top, min(least, top / 2), N_POINTS))
-
-    def ratio(self, report: Report, runs: pd.DataFrame) -> np.ndarray:
-        """Held-out SSE of runs over that of the closed form at the same held-out KL; below 1 is better."""
-        line = self.whole(report, 1e-9)
-        return runs["test_sse"].to_numpy() / np.interp(runs["test_kl"].clip(lower=0), line["kl"], line["sse"])
+        return self.at(report, np.geomspace(top, 1e-9 * top, N_POINTS))
 
 
 def curves(run: Mapping[str, Any] | pd.Series) -> list[Curve]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
@@ -25,6 +25,7 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.D
         return None
     styles, handles = identified(report, must_show)
     found = sorted({c for _, run in report.usable.iterrows() for c in curves(run)}, key=lambda c: (c.z_dim, c.kind))
+    whole = {curve: curve.whole(report) for curve in found}
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(4.4)
         plane, against = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -35,8 +36,9 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.D
             kl = cell.usable["test_kl"]
             plane.plot(kl, cell.usable["test_sse"], **look)
             # Without a simple form of its own, decoder is compared with the unconditional one, which comes last.
-            against.plot(kl, curves(cell.first)[-1].ratio(report, cell.usable), **look)  # type: ignore[arg-type]
-        crosses = _draw_curves(plane, report, found)
+            line = whole[curves(cell.first)[-1]]  # type: ignore[arg-type]
+            against.plot(kl, cell.usable["test_sse"] / np.interp(kl.clip(lower=0), line["kl"], line["sse"]), **look)
+        crosses = _draw_curves(plane, report, whole)
         plane.set_ylabel(f"distortion: {QUANTITIES['sse']}")
         against.axhline(1, color="0.3", linewidth=0.9, zorder=1)
         against.set_ylabel("SSE / closed form at equal KL")
@@ -95,7 +97,7 @@ def identified(
     return styles, [swatches, [*shapes]]
 
 
-def _draw_curves(ax: Axes, report: Report, found: Sequence[Curve]) -> bool:
+def _draw_curves(ax: Axes, report: Report, whole: Mapping[Curve, dict[str, np.ndarray]]) -> bool:
     """The closed form as far as the runs reach, its point at each of their settings, and the number of latents.
 
     Returns:
@@ -103,32 +105,26 @@ def _draw_curves(ax: Axes, report: Report, found: Sequence[Curve]) -> bool:
     """
     kl, sse = report.usable["test_kl"], report.usable["test_sse"]
     right, top = 1.15 * kl.max() + 0.5, sse.max() + 0.3 * (sse.max() - sse.min()) + 0.05 * sse.max()
-    bottom = sse.min()
-    many = len({c.z_dim for c in found}) > 1
-    crosses = False
-    for curve in found:
-        ts = sorted({round(run["effective_x_var"], 9) for run in _runs_of(report, curve)})
-        at = curve.at(report, ts)
+    bottom, crosses = sse.min(), False
+    for curve in whole:
+        runs = report.usable[[curve in curves(run) for _, run in report.usable.iterrows()]]
+        at = curve.at(report, sorted(set(runs["effective_x_var"].round(9))))
         near = (at["kl"] < 1.5 * right) & (at["sse"] < 1.3 * top)
         ax.plot(at["kl"][near], at["sse"][near], "+", color="0.3", markersize=9, zorder=2)
         crosses |= bool(near.any())
-        right = max([right, *1.05 * at["kl"][near]])
-        top = max([top, *1.05 * at["sse"][near]])
-    for curve in found:
-        line = curve.whole(report, 1e-9)
+        right, top = max([right, *1.05 * at["kl"][near]]), max([top, *1.05 * at["sse"][near]])
+    ends: dict[int, float] = {}  # SSE on the right, by number of latents
+    for curve, line in whole.items():
         keep = (line["kl"] <= right) & (line["sse"] <= top)
         ax.plot(line["kl"][keep], line["sse"][keep], linestyle=style.CLOSED_FORM[curve.kind][0], color="0.3", zorder=1)
         bottom = min([bottom, *line["sse"][keep]])
-        if many and keep.any() and curve.kind == [c.kind for c in found if c.z_dim == curve.z_dim][-1]:
-            above = curve.z_dim < max(c.z_dim for c in found)  # with more latents the curve is lower
-            end = line["kl"][keep][-1], line["sse"][keep][-1]
-            ax.annotate(f"z_dim {curve.z_dim}", end, (0, 4 if above else -4), textcoords="offset points", ha="right",
-                        va="bottom" if above else "top", fontsize=9, color="0.3")  # fmt: skip
-    left = 0.8 * kl.min() if kl.min() > 0.3 * right else min(0.0, kl.min()) - 0.03 * right
-    ax.set_xlim(left, 1.02 * right)
-    ax.set_ylim(bottom - 0.1 * (top - bottom), top)
+        ends |= {curve.z_dim: line["sse"][keep][-1]} if keep.any() else {}
+    bottom -= 0.1 * (top - bottom)
+    ax.set_xlim(0.8 * kl.min() if kl.min() > 0.3 * right else min(0.0, kl.min()) - 0.03 * right, right)
+    ax.set_ylim(bottom, top)
+    place = -math.inf
+    for z_dim, end in sorted(ends.items(), key=lambda item: item[1]) if len(ends) > 1 else ():
+        place = max(end, place + 0.05 * (top - bottom))  # clear of the one below
+        ax.annotate(f"z_dim {z_dim}", (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=8.5,
+                    color="0.3")  # fmt: skip
     return crosses
-
-
-def _runs_of(report: Report, curve: Curve) -> list[pd.Series]:
-    return [run for _, run in report.usable.iterrows() if curve in curves(run) and np.isfinite(run["effective_x_var"])]

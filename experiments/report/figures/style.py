@@ -200,5 +200,6 @@ def shrunk(image: Image.Image) -> bytes:
 
 def rendered(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # the ticks depend on the size of the panels, and that on the ticks' labels
     canvas.draw()
     return shrunk(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
