@@ -1,24 +1,386 @@
-"""Runs as a pandas DataFrame, for one's own questions."""
+"""Runs as a pandas DataFrame, one row per run, and grouped over seeds: `experiments.table`. Imports no torch.
+
+A sweep writes its manifest, outputs/reports/<report>/sweep.json, before it trains: which runs, their swept settings,
+the facts of the data and the command. A report is built from these runs alone.
+"""
 
 from __future__ import annotations
 
+import difflib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from scipy.special import stdtrit
 
-from experiments.report import Run, read, read_run
-from experiments.store import all_runs
+from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
+from experiments.outcome import JUDGED, judge
+from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
+from experiments.store import MANIFEST_VERSION, RunFolder, all_runs, reports_dir, runs_dir
+from experiments.wording import SETTING, described
+from vae import theory
 from vae.config import Config, in_use, settings
 
-NAMES = [name for name, _, meta, _ in settings(Config()) if meta["affects_result"]]
-DATASET = ("dataset.kind", "dataset.name")  # `dataset` says more: the name of the data themselves
-TEXTS = ("status", "health")
+SETTINGS = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
+TEXTS = ("path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256")
+
+
+class ReportError(ValueError):
+    """A report that cannot be read or made; the message is one line."""
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+def read_run(folder: RunFolder) -> dict[str, Any]:
+    """A run as one flat row: outcome and reason, settings in use by dotted name, counts and metrics.
+
+    A run that cannot be used is not an error: its outcome is `failed` or `missing`, with the reason. A list becomes
+    text; `kl_per_dim` and other lists of numbers are left out.
+    """
+    row: dict[str, Any] = {"run": folder.name, "path": str(folder.path), "outcome": "missing", "reason": "not finished"}
+    result = folder.result()
+    if result is None:
+        if (folder.path / "result.json").exists():
+            row |= {"outcome": "failed", "reason": "result.json cannot be read"}
+        elif (failure := folder.failure()) is not None:
+            row |= {"outcome": "failed", "reason": str(failure.get("reason") or "no reason given")}
+        return row | _settings(_from_yaml(folder.path))
+    values, failures = read_metrics(folder)
+    row |= _settings(result["settings"])
+    row |= {key: value for key, value in result.items() if key not in ("run", "settings", "schema_version")}
+    row |= values
+    row["failures"] = failures
+    if result["status"] == "ok" and "test_sse" not in values:
+        reason = failures.get("reconstruction")
+        row |= {"outcome": "failed" if reason else "missing", "reason": reason or "not evaluated"}
+    else:
+        row["outcome"], row["reason"] = judge(row)
+    return {key: value for key, value in row.items() if not isinstance(value, list)}
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    own = in_use({name: given.get(name) for name in SETTINGS})
+    return {name: str(value) if isinstance(value, list) else value for name, value in own.items()}
+
+
+def _from_yaml(folder: Path) -> dict[str, Any]:
+    """The settings of a run without a result, by dotted name; empty where they cannot be read."""
+    try:
+        groups = yaml.safe_load((folder / "config.yaml").read_text())
+        return groups | {
+            f"{group}.{key}": v for group, own in groups.items() if isinstance(own, dict) for key, v in own.items()
+        }
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
+        return {}
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of `read_run` as a DataFrame, indexed by run, with `usable`: whether a run has its final numbers."""
+    frame = pd.DataFrame([{"failures": {}, **row} for row in rows])
+    if frame.empty:
+        return pd.DataFrame(columns=["run", "path", "outcome", "reason", "usable", "seed"]).set_index("run")
+    frame["usable"] = frame["outcome"].isin(JUDGED)
+    frame = frame.set_index("run")
+    for name in frame.columns.difference([*SETTINGS, *TEXTS, "failures", "usable", "status", "seed"]):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    return frame
+
+
+# ---------------------------------------------------------------------------------------------- groups of runs
+
+
+def intervals(runs: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Mean and Student's t interval of each column over the usable runs of each group (usually: over seeds).
+
+    Returns:
+        One row per group, in the order of first appearance; columns are pairs (column, "mean" | "low" | "high" | "n").
+    """
+    own = runs.reindex(columns=[*by, *columns])
+    own[list(columns)] = own[list(columns)].where(runs["usable"])
+    values = own.groupby(list(by), sort=False, dropna=False)[list(columns)]
+    mean, n = values.mean(), values.count()
+    half = stdtrit((n - 1).where(n > 1), (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(n)
+    found = pd.concat({"mean": mean, "low": mean - half, "high": mean + half, "n": n}, axis=1).swaplevel(axis=1)
+    return found[[(c, part) for c in columns for part in ("mean", "low", "high", "n")]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The runs that differ only in the seed.
+
+    Attributes:
+        settings: the swept settings that they share, by key of the report.
+        point: the swept settings by dotted name, also where the report has the one key `setting`.
+        runs: all of them by seed, those without usable numbers included.
+    """
+
+    settings: dict[str, Any]
+    point: dict[str, Any]
+    runs: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        return described(self.settings) or "the only setting"
+
+    @cached_property
+    def usable(self) -> pd.DataFrame:
+        return self.runs[self.runs["usable"]]
+
+    def values(self, column: str) -> pd.Series:
+        """The finite values of a column over the usable runs, by seed."""
+        if column not in self.usable:
+            return pd.Series(dtype=float)
+        found = self.usable.set_index("seed")[column].astype(float)
+        return found[np.isfinite(found)]
+
+    def interval(self, column: str) -> Interval:
+        return mean_interval(self.values(column))
+
+    def mean(self, column: str) -> float:
+        return float(self.values(column).mean())
+
+    def count(self, *outcomes: str) -> int:
+        """How many runs have one of these outcomes."""
+        return int(self.runs["outcome"].isin(outcomes).sum())
+
+    def rate(self, *outcomes: str) -> Interval:
+        """The share of usable runs with one of these outcomes, with Wilson's interval."""
+        return wilson_interval(int(self.usable["outcome"].isin(outcomes).sum()), len(self.usable))
+
+    @property
+    def first(self) -> pd.Series | None:
+        """The usable run of the lowest seed."""
+        return self.usable.iloc[0] if len(self.usable) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A manifest with its runs.
+
+    Attributes:
+        name, folder: of the report.
+        manifest: the content of sweep.json.
+        keys: the swept settings but the seed, by dotted name; [SETTING] if the sweep changes one thing at a time.
+        runs: one row per run, as `frame_of` gives it, with the columns of `keys`, and `sse_ratio`: training SSE over
+            that of the closed form at equal training KL (above 1: reconstruction is worse than PCA's at the same KL).
+    """
+
+    name: str
+    folder: Path
+    manifest: dict[str, Any]
+    keys: list[str]
+    runs: pd.DataFrame
+
+    @property
+    def study(self) -> dict[str, Any]:
+        return self.manifest["study"]
+
+    @property
+    def title(self) -> str:
+        return str(self.study.get("title") or self.study.get("name") or self.name)
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Facts of the data by content hash."""
+        return self.manifest["datasets"]
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        return self.runs[self.runs["usable"]]
+
+    def values(self, key: str) -> list[Any]:
+        """The values of a swept setting, in the order in which the sweep names them."""
+        return [None if isinstance(v, float) and math.isnan(v) else v for v in self.runs[key].unique()]
+
+    def is_number(self, key: str) -> bool:
+        """Whether a swept setting can be put on an axis."""
+        return all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in self.values(key))
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """In the order in which the sweep names the values of its settings."""
+        if not self.keys:
+            return [Cell({}, self._point(self.runs), self.runs.sort_values("seed", kind="stable"))]
+        rank = {key: {repr(v): i for i, v in enumerate(self.values(key))} for key in self.keys}
+        found = []
+        for _, runs in self.runs.groupby(self.keys, sort=False, dropna=False):
+            own = {key: None if pd.isna(v := runs[key].iloc[0]) else v for key in self.keys}
+            found.append(Cell(own, self._point(runs), runs.sort_values("seed", kind="stable")))
+        return sorted(found, key=lambda cell: [rank[k][repr(v)] for k, v in cell.settings.items()])
+
+    def _point(self, runs: pd.DataFrame) -> dict[str, Any]:
+        return next(row["settings"] for row in self.manifest["runs"] if row["run"] == runs.index[0])
+
+    @cached_property
+    def main(self) -> str | None:
+        """The setting on the x axis: the numeric one with most values, else the one with most values."""
+        several = [key for key in self.keys if len(self.values(key)) > 1]
+        return max(several, key=lambda key: (self.is_number(key), len(self.values(key))), default=None)
+
+    @cached_property
+    def lines(self) -> list[tuple[dict[str, Any], list[Cell]]]:
+        """The cells along the main setting, for each combination of the other settings that vary."""
+        groups: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
+        for cell in self.cells:
+            rest = {k: v for k, v in cell.settings.items() if k != self.main and len(self.values(k)) > 1}
+            groups.setdefault(repr(rest), (rest, []))[1].append(cell)
+        return list(groups.values())
+
+    def setting(self, cell: Cell, key: str) -> Any:
+        """A setting of a cell, swept or fixed, by its full or short name; None where it has none."""
+        both = {**self.manifest["fixed"], **cell.point}
+        return next((both[k] for k in (key, f"{key}.value", f"{key}.kind") if k in both), None)
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives of the runs."""
+        found = {self.setting(cell, "objective") for cell in self.cells}
+        return [kind for kind in ("elbo", "per_dim") if kind in found]
+
+    @cached_property
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """The content of each run's provenance.json, by run; empty where it cannot be read."""
+        found = {}
+        for name, path in self.runs["path"].items():
+            try:
+                content = json.loads((Path(path) / "provenance.json").read_text())
+            except (OSError, ValueError):
+                content = {}
+            found[name] = content if isinstance(content, dict) else {}
+        return found
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of a setting are the same."""
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
+
+
+def changed(cell: Cell, reference: Cell) -> set[str]:
+    """The swept settings in which a cell differs from another, the seed apart."""
+    return {k for k, v in cell.point.items() if k != "seed" and not same(v, reference.point.get(k))}
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def reports(output_dir: str | Path) -> list[str]:
+    """The names of the reports that have a manifest."""
+    return sorted(path.parent.name for path in reports_dir(output_dir).glob("*/sweep.json"))
+
+
+def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FAMILIES) -> Report:
+    """A report's manifest and its runs; whatever else lies in the folder of the runs is left alone.
+
+    Args:
+        families: the families of metrics that are wanted: what is missing of them is computed now.
+
+    Raises:
+        ReportError: if there is no such report or its manifest cannot be used.
+    """
+    folder = reports_dir(output_dir) / name
+    known = reports(output_dir)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        there = f"it has {', '.join(known)}" if known else "it has none; a sweep makes one: python run.py -m sweep"
+        raise ReportError(f"{name}: no such report in {reports_dir(output_dir)}{hint}; {there}")
+    path = folder / "sweep.json"
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["manifest_version"]
+        if version != MANIFEST_VERSION:
+            raise ReportError(
+                f"{path}: has manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
+            )
+        _check(manifest, {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str})
+        planned = [(RunFolder(runs_dir(output_dir) / row["run"]), dict(row["settings"])) for row in manifest["runs"]]
+        hashes = [row["dataset_hash"] for row in manifest["runs"]]
+        named = _dataset_names(manifest["datasets"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+        if isinstance(e, ReportError):
+            raise
+        raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
+    if not planned:
+        raise ReportError(f"{path}: names no runs; run the sweep again")
+    evaluate([run for run, _ in planned], families)
+    swept = list(manifest["swept"])
+    if len(named) > 1 and "dataset" not in swept:
+        swept.append("dataset")
+    rows = []
+    for (run, own), content in zip(planned, hashes, strict=True):
+        known_settings = {**manifest["fixed"], **own}
+        row = {**_settings(known_settings), **read_run(run)}
+        row |= {key: row.get(key, known_settings.get(key)) for key in (*swept, "seed")}
+        row |= {"dataset": named[content], "dataset_hash": content}
+        rows.append(row)
+    frame = frame_of(rows)
+    frame["sse_ratio"] = [against_theory(row, manifest["datasets"][row["dataset_hash"]]) for _, row in frame.iterrows()]
+    keys = [key for key in swept if key != "seed"]
+    report = Report(name, folder, manifest, keys, frame)
+    if "search" not in manifest and changes_one_thing(report):
+        frame[SETTING] = _by_change(report)
+        return Report(name, folder, manifest, [SETTING], frame)
+    return report
+
+
+def _check(manifest: dict[str, Any], types: dict[str, type]) -> None:
+    for key, kind in types.items():
+        if not isinstance(manifest[key], kind):
+            raise TypeError(f"{key} is not a {kind.__name__}")
+
+
+def _dataset_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The name of each dataset by content hash, with a part of the hash where two have one name."""
+    names = Counter(data["name"] for data in datasets.values())
+    return {h: data["name"] if names[data["name"]] == 1 else f"{data['name']} {h[:6]}" for h, data in datasets.items()}
+
+
+def changes_one_thing(report: Report) -> bool:
+    """Whether a sweep of several settings compares its first run, the reference, with changes of it, and is not a grid.
+
+    A grid may have gaps: it is one as long as it has half of the cells.
+    """
+    full = math.prod(len(report.values(key)) for key in report.keys)
+    return len(report.keys) > 1 and len(report.cells) < full / 2
+
+
+def _by_change(report: Report) -> list[str]:
+    """For each run what it changes of the reference, in words."""
+    points = [{k: v for k, v in row["settings"].items() if k != "seed"} for row in report.manifest["runs"]]
+    found = []
+    for point in points:
+        own = {k: v for k, v in point.items() if v is not None and not same(v, points[0].get(k))}
+        found.append(described(own) or "the reference")
+    return found
+
+
+def against_theory(row: pd.Series, data: Mapping[str, Any]) -> float:
+    """A run's training SSE over that of the closed form at the same training KL; NaN without either.
+
+    For label_placement `decoder`, which has no simple form, the unconditional curve, the one with more error.
+    """
+    kl, sse = row.get("train_kl", math.nan), row.get("train_sse", math.nan)
+    if not (math.isfinite(kl) and math.isfinite(sse)):
+        return math.nan
+    spectrum = data["eigenvalues_within" if row["label_placement.kind"] == "both" else "eigenvalues"]
+    # The measured KL of a posterior that equals the prior can lie below 0 by rounding.
+    bound = theory.distortion(spectrum, max(0.0, kl), int(row["z_dim"]))
+    return sse / bound if bound > 0 else math.nan
 
 
 def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.DataFrame:
-    """The runs of an experiment, or all runs, a row each.
+    """The runs of an experiment, or all runs, one row each. What is missing of their metrics is computed first.
 
     Args:
         name: of the experiment's report, a folder in outputs/reports; None: every run in outputs/runs.
@@ -26,58 +388,22 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
 
     Returns:
         Indexed by the run's folder. Columns: `dataset` where the data differ; the settings that differ between the
-        runs, by dotted name (`x_var.value`, `label_placement.kind`; missing where one has no part in a run; lists as
-        text); `seed`; `status` (ok, diverged, failed, missing, unreadable) and `health` (ok, dead, collapsed, hole);
-        then every column of result.json that is a number, NaN where a run has none. outputs/README.md says what each
-        means.
+        runs, by dotted name (`x_var.value`; missing where a setting plays no part in a run; lists as text); `seed`;
+        `outcome` and `reason` (experiments/outcome.py); then every count and metric that is a number, NaN where a run
+        has none. docs and outputs/README.md say what each means.
 
     Raises:
         ReportError: for a name without a report.
     """
     if name is None:
-        runs = [read_run(run.path, {}, "") for run in all_runs(output_dir)]
-        rows = [_row(run, {}) for run in runs]
+        folders = all_runs(output_dir)
+        evaluate(folders)
+        frame = frame_of(read_run(folder) for folder in folders)
     else:
-        report = read(name, output_dir)
-        names = {content: data["name"] for content, data in report.datasets.items()}
-        points = [{**report.manifest["fixed"], **row["settings"]} for row in report.manifest["runs"]]
-        rows = [
-            _row(run, {**point, "dataset": names[run.dataset_hash]})
-            for run, point in zip(report.runs, points, strict=True)
-        ]
-    known = [row for row in rows if "model.kind" in row]  # a run that never began tells nothing
-    varied = [key for key in NAMES if key != "seed" and len({row.get(key) for row in known}) > 1]
-    if len({row["dataset"] for row in rows} - {None}) > 1:
+        frame = read(name, output_dir).runs
+    varied = [key for key in SETTINGS if key != "seed" and key in frame and frame[key].nunique(dropna=False) > 1]
+    if "dataset" in frame and frame["dataset"].nunique() > 1:
         varied.insert(0, "dataset")
-    numbers = dict.fromkeys(key for row in rows for key in row if key not in ("run", "dataset", *TEXTS, *NAMES))
-    frame = pd.DataFrame(rows, columns=["run", *varied, "seed", *TEXTS, *numbers]).set_index("run")
-    return frame.astype(dict.fromkeys(numbers, float))
-
-
-def _row(run: Run, known: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings in use, by dotted name, and its numbers.
-
-    Args:
-        known: settings, where its folder tells none.
-    """
-    result = run.result or {}
-    given = result or {**known, **{f"{key}.kind": value for key, value in known.items()}, **_from_yaml(run.path)}
-    own = in_use({key: given.get(key) for key in NAMES if key not in DATASET})
-    own = {key: str(value) if isinstance(value, list) else value for key, value in own.items()}
-    numbers = {
-        key: value
-        for key, value in result.items()
-        if key not in (*NAMES, "schema_version") and isinstance(value, int | float)
-    }
-    dataset = result.get("dataset", known.get("dataset"))
-    return {"run": run.name, "dataset": dataset, **own, "status": run.status, "health": run.health, **numbers}
-
-
-def _from_yaml(folder: Path) -> dict[str, Any]:
-    """The settings of a run without result.json, by dotted name; empty where they cannot be read."""
-    try:
-        groups = yaml.safe_load((folder / "config.yaml").read_text())
-        flat = {f"{group}.{key}": v for group, own in groups.items() if isinstance(own, dict) for key, v in own.items()}
-        return {**groups, **flat}
-    except (OSError, yaml.YAMLError, AttributeError):
-        return {}
+    left = frame.drop(columns=[c for c in (*SETTINGS, *TEXTS, SETTING, "failures", "usable", "status") if c in frame])
+    numbers = left.select_dtypes("number")
+    return pd.concat([frame[[*varied, "seed", "outcome", "reason"]], numbers], axis=1)

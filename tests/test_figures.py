@@ -1,53 +1,100 @@
-"""Figures: drawn for any sweep, small enough, and showing the numbers of the runs."""
+"""Figures: drawn for any sweep, small enough, with all text inside, and showing the numbers of the runs."""
 
+import importlib
 import io
+import itertools
 import math
-import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from fakes import DATA, fake_pictures, fake_report
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
-from test_collect import DATA, write_sweep
 
-from experiments import figures
-from experiments.report import Report, read
-from vae import linear_theory, pictures
+from experiments.frame import Report, read
+from experiments.report import figures
+from experiments.report.figures import style
+from experiments.report.figures.closed_form import curves
+from experiments.report.figures.gallery import gallery
+from experiments.report.figures.joint import joint
+from experiments.report.figures.search import search
+from experiments.report.figures.tradeoff import tradeoff
+from experiments.report.render import render
+from experiments.statistics import Interval, mean_interval
+from vae import theory
+from vae.sheet import Sheet
 
-SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+sheets = importlib.import_module("experiments.report.figures.sheets")
+HASH = "d" * 64
+ALL = ["swept", "rate_distortion", "learning", "samples", "reconstructions"]
 
 
-def draw(report: Report) -> dict[str, figures.Drawn]:
-    drawn = figures.all_figures(report)
-    for figure in drawn.values():
-        with Image.open(io.BytesIO(figure.png)) as image:
-            image.load()
-            assert image.mode == "P"
-        assert len(figure.png) <= figures.MAX_BYTES
-        assert figure.caption.endswith(".")
+@pytest.fixture
+def canvases(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn, in their order."""
+    found: list[Figure] = []
+
+    class Recorder(FigureCanvasAgg):
+        def draw(self) -> None:
+            super().draw()
+            found.append(self.figure)
+
+    monkeypatch.setattr(style, "FigureCanvasAgg", Recorder)
+    return found
+
+
+def checked(drawn: style.Drawn | None) -> style.Drawn:
+    assert drawn is not None
+    with Image.open(io.BytesIO(drawn.png)) as image:
+        image.load()
+        assert image.mode == "P"
+        assert image.width == 1200
+    assert len(drawn.png) <= style.MAX_BYTES
+    caption = render("caption.md.j2", drawn=drawn).strip()
+    assert caption[0].isupper()
+    assert caption[-1] in ".?"
+    assert not {"  ", "\n"} & {caption[i : i + n] for n in (1, 2) for i in range(len(caption))}
     return drawn
 
 
-def add_pictures(folders: list[Path], shape: tuple[int, int, int] = (1, 8, 8)) -> None:
-    rows = torch.rand(10, 10, *shape, generator=torch.Generator().manual_seed(0))
-    pictures.sheet(rows, [str(c) for c in range(10)]).save(folders[0] / SAMPLES)
-    pictures.sheet(rows[:4], ["input", "output"] * 2).save(folders[0] / RECONSTRUCTIONS)
-    for folder in folders[1:]:
-        for name in (SAMPLES, RECONSTRUCTIONS):
-            shutil.copy(folders[0] / name, folder / name)
+def inside(figure: Figure) -> None:
+    """All text lies on the canvas, and no two texts of the axes and legends cover each other."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    hidden = set()  # labels of ticks outside the panel
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        hidden |= {
+            t.label1 for t in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if not low <= t.get_loc() <= high
+        }
+    shown = []
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in hidden:
+            box = text.get_window_extent(renderer)
+            assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) >= -1, text
+            shown.append((text, box))
+    for (a, first), (b, second) in itertools.combinations(shown, 2):
+        covered = (
+            min(first.x1, second.x1) - max(first.x0, second.x0),
+            min(first.y1, second.y1) - max(first.y0, second.y0),
+        )
+        assert min(covered) <= 2, (a, b)
 
 
 SWEEPS: dict[str, dict[str, Any]] = {
     "one run": {},
     "seeds only": {"params": {"seed": [0, 1, 2]}},
-    "one seed": {"params": {"x_var.value": [1, 0.1]}},
     "numbers": {"params": {"x_var.value": [1, 0.3, 0.1, 0.03, 0.01], "seed": [0, 1]}},
-    "words": {"params": {"model": ["mlp", "conv", "linear"], "seed": [0, 1]}},
-    "lists": {"params": {"model.hidden": [[400], [400, 200]], "seed": [0, 1]}},
+    "words": {"params": {"model.kind": ["mlp", "conv", "linear"], "seed": [0, 1]}},
     "words and no value": {"params": {"label_repeat.value": [None, 5], "seed": [0, 1]}},
-    "numbers and words": {"params": {"x_var.value": [1, 0.1], "label_placement": ["both", "encoder"], "seed": [0, 1]}},
+    "numbers and words": {
+        "params": {"x_var.value": [1, 0.1], "label_placement.kind": ["both", "decoder", "none"], "seed": [0, 1]}
+    },
     "points": {
         "params": {"seed": [0, 1]},
         "points": [{"z_dim.value": k, "beta.value": b} for k, b in ((5, 0.1), (10, 0.1), (10, 0.01))],
@@ -56,127 +103,290 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "four settings": {
         "params": {
             "x_var.value": [1, 0.1, 0.01],
-            "label_placement": ["both", "decoder", "encoder", "none"],
+            "label_placement.kind": ["both", "decoder", "encoder", "none"],
             "trainer.lr": [1e-3, 1e-2],
-            "model": ["mlp", "linear"],
+            "model.kind": ["mlp", "linear"],
         }
     },
     "many values": {"params": {"x_var.value": [0.01 * i for i in range(1, 31)]}},
-    "equal numbers": {"params": {"trainer.batch_size": [64, 128]}},
+    "many words": {"params": {"model.activation": [f"a rather long name of number {i}" for i in range(30)]}},
+    "odd names": {"params": {"model.activation": ["$^$", "_x", "漢字\n\\frac{", "%s {0}"], "seed": [0, 1]}},
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
-def test_any_sweep_can_be_drawn(tmp_path: Path, sweep: dict[str, Any]):
-    add_pictures(write_sweep(tmp_path, **sweep))
+def test_any_sweep_can_be_drawn(tmp_path: Path, canvases: list[Figure], sweep: dict[str, Any]):
+    fake_report(tmp_path, pictures=True, **sweep)
     report = read("trial", tmp_path)
-    names = ["swept", "rate_distortion", "learning", "samples", "reconstructions"]
-    assert list(draw(report)) == [f"{name}.png" for name in names]
-    assert figures.joint([report], "d" * 64) is not None
+    drawn, reasons = figures.all_figures(report)
+    assert reasons == {}
+    assert list(drawn) == [f"{name}.png" for name in ALL]
+    for figure in [*drawn.values(), joint([report], HASH)]:
+        checked(figure)
+    for figure in canvases:
+        inside(figure)
 
 
 def test_nothing_is_drawn_from_nothing(tmp_path: Path):
-    write_sweep(tmp_path, params={"seed": [0, 1]}, change=lambda settings, row: "no luck")
+    fake_report(tmp_path, params={"seed": [0, 1]}, change=lambda settings, row: "no luck")
     report = read("trial", tmp_path)
-    assert draw(report) == {}
-    assert figures.joint([report], "d" * 64) is None
+    assert figures.all_figures(report) == ({}, {})
+    assert joint([report], HASH) is None
 
 
 def test_holes_and_missing_files_are_left_out(tmp_path: Path):
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
         return None if settings["x_var.value"] == 0.1 or settings["seed"] == 1 else row
 
-    folders = write_sweep(tmp_path, params={"x_var.value": [1, 0.1, 0.01], "seed": [0, 1]}, change=change)
-    add_pictures([folders[0]])
-    (folders[4] / SAMPLES).write_bytes(b"no picture")
+    folders = fake_report(
+        tmp_path, params={"x_var.value": [1, 0.1, 0.01], "seed": [0, 1]}, change=change, pictures=True
+    )
+    (folders[4] / "pictures.npz").write_bytes(b"no picture")
     (folders[4] / "history.csv").write_text("epoch,train_sse\n1,broken\n")
-    assert "samples.png" in draw(read("trial", tmp_path))
+    drawn, reasons = figures.all_figures(read("trial", tmp_path))
+    assert (list(drawn), reasons) == ([f"{name}.png" for name in ALL], {})
+    assert drawn["samples.png"].values["shown"] == 1
     (folders[0] / "history.csv").unlink()
-    assert "learning.png" not in draw(read("trial", tmp_path))
+    (folders[0] / "pictures.npz").unlink()
+    assert list(figures.all_figures(read("trial", tmp_path))[0]) == ["swept.png", "rate_distortion.png"]
 
 
-def test_colour_and_large_images(tmp_path: Path):
-    data = DATA | {"image_shape": [3, 64, 64]}
-    add_pictures(write_sweep(tmp_path, params={"seed": [0]}, data=data), (3, 64, 64))
-    assert {"samples.png", "reconstructions.png"} <= set(draw(read("trial", tmp_path)))
+def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
+    fine = style.Drawn(b"", "samples", {})
+    drawn, reasons = style.attempted({"a": lambda: 1 / 0, "b": lambda: fine, "c": lambda: None})  # type: ignore[dict-item]
+    assert drawn == {"b": fine}
+    assert reasons == {"a": "ZeroDivisionError: division by zero"}
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 64, 48)])
-def test_a_sheet_is_taken_apart_into_the_very_images(tmp_path: Path, shape: tuple[int, int, int]):
-    levels = torch.randint(0, 256, (4, 10, *shape), generator=torch.Generator().manual_seed(1))
-    pictures.sheet(levels / 255, ["input", "output"] * 2).save(tmp_path / "sheet.png")
-    sheet = figures.read_sheet(tmp_path / "sheet.png", shape)
-    assert [len(row) for row in sheet] == [10] * 4
-    for r, c in ((0, 0), (1, 3), (3, 9)):
-        expected = levels[r, c].permute(1, 2, 0).expand(-1, -1, 3).numpy()
-        assert np.array_equal(np.asarray(sheet[r][c]), expected)
+# ---------------------------------------------------------------------------------------------- values
 
 
-def test_a_sheet_of_few_images(tmp_path: Path):
-    pictures.sheet(torch.rand(2, 6, 1, 8, 8), ["input", "output"]).save(tmp_path / "sheet.png")
-    assert [len(row) for row in figures.read_sheet(tmp_path / "sheet.png", (1, 8, 8), 6)] == [6, 6]
-    assert figures.read_sheet(tmp_path / "sheet.png", (1, 8, 8), 20) == []
-    assert figures.read_sheet(tmp_path / "absent.png", (1, 8, 8)) == []
+def bars(figure: Figure, panel: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [c.lines[0].get_data() for c in figure.axes[panel].containers if isinstance(c, ErrorbarContainer)]  # type: ignore[misc]
 
 
-def test_a_contact_sheet_says_what_it_leaves_out(tmp_path: Path):
-    params = {"label_placement": ["both", "decoder", "encoder"], "label_repeat.value": [1, 2, 5, 10, 20], "seed": [0]}
-    add_pictures(write_sweep(tmp_path, params=params))
-    drawn = draw(read("trial", tmp_path))
-    assert "Shown are 12 of 15 settings" in drawn["samples.png"].caption
-    assert "Shown are 12 of 15 settings" in drawn["reconstructions.png"].caption
-    assert "Shown are" not in drawn["learning.png"].caption
+def died(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Seed 1 of x_var 1 is collapsed."""
+    dead = settings["seed"] == 1 and settings["x_var.value"] == 1
+    return row | {"test_kl": 0.0, "test_active_units": 0, "test_sse": 13.1} if dead else row
+
+
+def test_means_leave_out_runs_that_died(tmp_path: Path, canvases: list[Figure]):
+    fake_report(tmp_path, params={"x_var.value": [0.1, 1], "seed": [0, 1, 2]}, change=died)
+    report = read("trial", tmp_path)
+    assert figures.swept(report).values["died"]  # type: ignore[union-attr]
+    runs = report.usable[report.usable["outcome"] != "collapsed"].groupby("x_var.value")
+    ((_, kl),), ((_, sse),), ((_, ratio),) = (bars(canvases[0], panel) for panel in range(3))
+    assert kl == pytest.approx(runs["test_kl"].mean().tolist())
+    assert sse == pytest.approx(runs["test_sse"].mean().tolist())
+    assert ratio == pytest.approx(runs.apply(lambda r: (r["test_sse"] / r["test_theory_sse_high"]).mean()).tolist())
+
+
+@pytest.mark.parametrize(("placement", "name"), [("both", "_within"), ("none", "")])
+def test_the_closed_form_is_that_of_held_out_images(tmp_path: Path, canvases: list[Figure], placement: str, name: str):
+    fake_report(tmp_path, params={"x_var.value": [0.1, 1]}, fixed={"label_placement.kind": placement})
+    report = read("trial", tmp_path)
+    figures.swept(report)
+    facts = DATA[f"eigenvalues{name}"], DATA[f"test_variances{name}"]
+    for panel, quantity in enumerate(("kl", "sse")):
+        (line,) = [own for own in canvases[0].axes[panel].lines if own.get_linestyle() in ("--", ":")]
+        x, y = np.array(line.get_data())
+        ours = [getattr(theory.held_out(*facts, t, 10), quantity) for t in x]
+        assert y == pytest.approx(np.array(ours), rel=1e-5)
+        assert (x[0], x[-1]) == (pytest.approx(0.1), pytest.approx(1))
+
+
+def test_curves_are_those_of_the_label_placement(tmp_path: Path):
+    fake_report(tmp_path, params={"label_placement.kind": ["both", "decoder", "encoder", "none"]})
+    runs = read("trial", tmp_path).runs
+    kinds = [[curve.kind for curve in curves(run)] for _, run in runs.iterrows()]
+    assert kinds == [["within"], ["within", "all"], ["all"], ["all"]]
+
+
+def test_the_ratio_at_equal_kl_is_one_on_the_curve(tmp_path: Path, canvases: list[Figure]):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        # Not at its own t, but twice that: on the curve all the same.
+        on = theory.held_out(DATA["eigenvalues_within"], DATA["test_variances_within"], 2 * row["effective_x_var"], 10)
+        return row | {"test_kl": on.kl, "test_sse": on.sse}
+
+    fake_report(tmp_path, params={"x_var.value": [0.01, 0.1, 0.5]}, change=change)
+    report = read("trial", tmp_path)
+    figures.rate_distortion(report)
+    plane, against = canvases[0].axes
+    runs = [line for line in plane.lines if line.get_marker() in style.MARKERS]
+    assert sorted(float(line.get_xdata()[0]) for line in runs) == pytest.approx(sorted(report.runs["test_kl"]))  # type: ignore[index]
+    ratios = [float(line.get_ydata()[0]) for line in against.lines if line.get_marker() in style.MARKERS]  # type: ignore[index]
+    assert ratios == pytest.approx([1] * 3, rel=1e-3)
+
+
+def test_deaths_are_rates_and_say_what_they_leave_out(tmp_path: Path, canvases: list[Figure]):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | str:
+        lr, seed = settings["trainer.lr"], settings["seed"]
+        if lr == 0.02 or (lr == 0.01 and seed == 0):
+            return row | {"status": "diverged", "diverged_epoch": 1}
+        if lr == 0.003 and seed < 2:
+            return row | {"test_kl": 0.0, "test_active_units": 0, "test_sse": 13.1}
+        return row
+
+    fake_report(tmp_path, params={"trainer.lr": [0.001, 0.003, 0.01, 0.02], "seed": range(5)}, change=change)
+    drawn = figures.deaths(read("trial", tmp_path))
+    assert checked(drawn).values["lost"]
+    inside(canvases[0])
+    (ax,) = canvases[0].axes
+    assert [t.get_text() for t in ax.texts] == ["0 of 5 died", "2 of 5 died", "0 of 4 died, 1 diverged", "5 diverged"]
+    lines = [c.lines[0] for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    assert [float(line.get_xdata()[0]) for line in lines] == [0, 40, 0]  # type: ignore[index]
+    assert [line.get_markerfacecolor() == "white" for line in lines] == [False, False, True]
+
+
+def test_deaths_need_some_failure(tmp_path: Path):
+    fake_report(tmp_path, params={"trainer.lr": [0.001, 0.003], "seed": range(5)})
+    assert figures.deaths(read("trial", tmp_path)) is None
+
+
+def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Figure]):
+    folders = fake_report(tmp_path, params={"seed": [0, 1]})
+    for folder, rows in zip(folders, (["1,10,1", "2,8,2", "3,7,3"], ["1,20,3", "2,10,4"]), strict=True):
+        (folder / "history.csv").write_text("\n".join(["epoch,train_sse,train_kl", *rows]) + "\n")
+    figures.learning(read("trial", tmp_path))
+    kl, sse = (ax.lines[0].get_data() for ax in canvases[0].axes)
+    assert np.array_equal(kl, [[1, 2], [2, 3]])
+    assert np.array_equal(sse, [[1, 2], [15, 9]])
+
+
+# ---------------------------------------------------------------------------------------------- subsets
+
+
+def test_settings_of_the_text_are_always_shown(tmp_path: Path, canvases: list[Figure]):
+    values = [f"name{i}" for i in range(40)]
+    fake_report(tmp_path, params={"model.activation": values}, pictures=True)
+    report = read("trial", tmp_path)
+    must = [report.cells[3], report.cells[17]]
+    drawn, _ = figures.all_figures(report, must)
+    assert [f.values["shown"] for f in drawn.values()] == [24, 16, 8, 12, 12]
+    for figure in canvases:
+        texts = [t.get_text() for t in figure.findobj(Text)]
+        assert {"name3", "name17"} <= set(texts)
+    assert {"name3", "name17"} <= {cell.settings["model.activation"] for cell in sheets.chosen(report, must)[0]}
+
+
+@pytest.mark.parametrize(
+    ("n", "must", "expected"), [(3, (), [0, 4, 9]), (3, (5,), [0, 5, 9]), (10, (1,), [*range(10)])]
+)
+def test_spread(n: int, must: tuple[int, ...], expected: list[int]):
+    found = style.spread(range(10), n, must)
+    assert found == expected
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 48), (1, 300, 300)])
+def test_sheets_of_any_images(tmp_path: Path, shape: tuple[int, int, int]):
+    data = DATA | {"image_shape": list(shape)}
+    fake_report(tmp_path, params={"label_placement.kind": ["both", "none"]}, data=data, pictures=True)
+    report = read("trial", tmp_path)
+    for drawn in (figures.samples(report), figures.reconstructions(report)):
+        assert drawn is not None
+        assert len(drawn.png) <= style.MAX_BYTES
+
+
+def test_the_images_are_those_of_the_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder,) = fake_report(tmp_path, pictures=True)
+    monkeypatch.setattr(sheets, "_image", lambda pixels, scale: pasted.append(pixels) or Image.new("RGB", (8, 8)))
+    pasted: list[np.ndarray] = []
+    report = read("trial", tmp_path)
+    stored = np.load(folder / "pictures.npz")
+    figures.samples(report)
+    n_rows, n_columns = stored["samples"].shape[:2]
+    assert np.array_equal(np.array(pasted).reshape(n_rows, n_columns, 1, 8, 8), stored["samples"])
+    pasted.clear()
+    figures.reconstructions(report)
+    picked = style.spread(range(20), 10)
+    assert np.array_equal(pasted[:10], stored["inputs"][picked])
+    assert np.array_equal(pasted[10:], stored["reconstructions"][picked])
+
+
+def test_classes_may_have_any_name(tmp_path: Path):
+    folders = fake_report(tmp_path, params={"seed": [0]}, pictures=True)
+    names = ["$^$", "漢字", "", "a\nb", "a very long name of a class indeed", "\\", "_", "{", "%", "é"]
+    fake_pictures(folders[0] / "pictures.npz", labels=names)
+    checked(figures.samples(read("trial", tmp_path)))
+
+
+def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
+    sheet = Sheet(np.zeros((2, 3, 1, 8, 8), np.uint8), ["a", "b"], note="zeros")
+    np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))
+    drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
+    assert list(drawn) == ["traversals.png"]
+    assert "x_var 1, seed 3" in render("caption.md.j2", drawn=drawn["traversals.png"])
+    with Image.open(io.BytesIO(drawn["traversals.png"].png)) as image:
+        assert image.size == sheet.draw().size
 
 
 def test_noise_is_shrunk_below_the_limit():
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
-    png = figures.shrunk(Image.fromarray(noise))
-    assert len(png) <= figures.MAX_BYTES
+    assert len(style.shrunk(Image.fromarray(noise))) <= style.MAX_BYTES
     plain = Image.new("RGB", (300, 200), "white")
-    assert Image.open(io.BytesIO(figures.shrunk(plain))).size == (300, 200)
+    assert Image.open(io.BytesIO(style.shrunk(plain))).size == (300, 200)
 
 
-def test_curves_are_those_of_the_label_placement(tmp_path: Path):
-    params = {"label_placement": ["both", "decoder", "encoder", "none"], "seed": [0]}
-    write_sweep(tmp_path, params=params)
-    report = read("trial", tmp_path)
-    kinds = [[curve.kind for curve in figures.curves(run)] for run in report.runs]
-    assert kinds == [["within"], ["within", "all"], ["all"], ["all"]]
-    reference = linear_theory.optimum(DATA["eigenvalues_within"], 0.3, 10)
-    drawn = figures.curves(report.runs[0])[0].at(report, 0.3)
-    assert (float(drawn["kl"]), float(drawn["sse"])) == (pytest.approx(reference.kl), pytest.approx(reference.sse))
+# ---------------------------------------------------------------------------------------------- other reports, advice
 
 
-def test_learning_curves_are_means_over_seeds(tmp_path: Path):
-    folders = write_sweep(tmp_path, params={"seed": [0, 1]}, history=False)
-    for folder, values in zip(folders, ([10, 8, 6], [20, 10]), strict=True):
-        rows = [f"{e},{v},{v / 2}" for e, v in enumerate(values, 1)]
-        (folder / "history.csv").write_text("\n".join(["epoch,train_sse,train_kl", *rows]))
-    mean = figures.mean_history(read("trial", tmp_path).cells[0])
-    assert mean == {"epoch": [1, 2], "train_sse": [15, 9], "train_kl": [7.5, 4.5]}
+def test_joint_names_the_reports_that_it_shows(tmp_path: Path, canvases: list[Figure]):
+    fake_report(tmp_path, "first", params={"x_var.value": [0.1, 1]})
+    fake_report(tmp_path, "second", params={"x_var.value": [0.3]}, fixed={"label_placement.kind": "none"})
+    fake_report(tmp_path, "failed", params={"x_var.value": [0.2]}, change=lambda settings, row: "no luck")
+    reports: list[Report] = [read(name, tmp_path) for name in ("first", "second", "failed")]
+    drawn = checked(joint(reports, HASH))
+    assert drawn.values["reports"] == ["first", "second"]
+    assert drawn.values["runs"] == 3
+    shown = [
+        v for line in canvases[0].axes[1].lines for v in np.atleast_1d(line.get_ydata()) if line.get_marker() in "oD"
+    ]
+    expected = [v for r in reports[:2] for v in r.usable["test_sse"]]
+    assert sorted(shown) == pytest.approx(sorted(expected))
 
 
-def test_the_main_setting_is_the_numeric_one_of_most_values(tmp_path: Path):
-    params = {"label_placement": ["both", "decoder", "encoder"], "label_repeat.value": [1, 20], "seed": [0]}
-    write_sweep(tmp_path, params=params)
-    axis = figures.XAxis.of(read("trial", tmp_path))
-    assert (axis.key, axis.values, axis.log, axis.label) == (
-        "label_repeat.value",
-        [1, 20],
-        True,
-        "label_repeat (times)",
+def option(name: str, *means: float, scored: bool = True) -> SimpleNamespace:
+    scores = tuple(mean_interval([m, 1.1 * m]) for m in means) if scored else (Interval(math.nan, 0, 0, 0),) * 2
+    return SimpleNamespace(settings={"model.kind": name}, scores=scores, trained=True, scored=scored)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_tradeoff(canvases: list[Figure], n: int):
+    options = [
+        option("a", 5, 40),
+        option("b", 8, 9),
+        option("c", 20, 4),
+        option("d", 30, 30),
+        option("e", scored=False),
+    ]
+    advice = SimpleNamespace(
+        dataset="$^$", options=options, eligible=[0, 1, 2], front=[0, 1, 2], pick=1, recommended=True
     )
-    write_sweep(tmp_path, "words", {"model": ["mlp", "conv"], "seed": [0]})
-    axis = figures.XAxis.of(read("words", tmp_path))
-    assert (axis.key, axis.numeric, axis.label) == ("model", False, "model")
-    assert math.isclose(axis.at(read("words", tmp_path).cells[1]), 1.0)
+    drawn = checked(tradeoff([advice] * n))
+    assert drawn.values["absent"] == n
+    inside(canvases[0])
+    ax = canvases[0].axes[0]
+    assert len(canvases[0].axes) == n
+    points = [[float(v[0]) for v in c.lines[0].get_data()] for c in ax.containers if isinstance(c, ErrorbarContainer)]  # type: ignore[misc]
+    assert points == [pytest.approx([s.mean for s in o.scores]) for o in options[:4]]
+    legend = [t.get_text() for t in canvases[0].legends[0].get_texts() if t.get_text().strip()]
+    assert {*legend} == {"a", "b", "c", "d", "Pareto front", "chord", "hollow: not recommended", "choice"}
 
 
-def test_the_joint_figure_counts_each_run_of_its_data_once(tmp_path: Path):
-    write_sweep(tmp_path, "a", {"x_var.value": [1, 0.1], "seed": [0]})
-    write_sweep(tmp_path, "b", {"z_dim.value": [5, 10], "seed": [0]})
-    reports = [read("a", tmp_path), read("b", tmp_path), read("a", tmp_path)]
-    drawn = figures.joint(reports, "d" * 64)
-    assert drawn is not None
-    assert drawn.caption.startswith("All 4 runs on synthetic, of 2 reports")
-    assert figures.joint(reports, "e" * 64) is None
+@pytest.mark.parametrize("objectives", [{"test_sse": "minimize"}, {"test_sse": "minimize", "sample_ffd": "maximize"}])
+def test_search(canvases: list[Figure], objectives: dict[str, str]):
+    values = [(5.0, 2.0), (3.0, 1.0), (400.0, 4.0), (math.nan, 1.0)]
+    trials = [
+        SimpleNamespace(number=i + 1, values=v[: len(objectives)], usable=v[0] == v[0], allowed=i != 2)
+        for i, v in enumerate(values)
+    ]
+    constraints = [{"column": "test_kl", "sign": "<=", "limit": 30.0}]
+    drawn = checked(search(trials, objectives, [trials[1]], constraints))
+    assert "test_kl ≤ 30" in render("caption.md.j2", drawn=drawn)
+    inside(canvases[0])
+    assert search(trials[3:], objectives, []) is None

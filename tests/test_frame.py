@@ -1,108 +1,179 @@
-"""Runs as a DataFrame, against the files that they are made of."""
+"""Runs as a DataFrame: one row per run, grouped over seeds."""
+
+from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from scipy import stats
 
 import experiments
-from experiments import report, sweep
-from experiments.progress import Progress
-from tests.conftest import make_data, tiny_config
-from vae.config import settings
+from experiments import frame
+from experiments.frame import ReportError, intervals, read
+from tests.fakes import SPECTRUM, WITHIN, fake_report
+from vae import theory
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four runs of the experiment `own`, one of them failed, and one beside it on other data."""
-    out = tmp_path_factory.mktemp("outputs")
-    toy, other = make_data(), make_data(seed=1, name="other")
-    own = [
-        tiny_config(output_dir=str(out)),
-        tiny_config(output_dir=str(out), x_var__value=1.0, seed=1),
-        tiny_config(output_dir=str(out), label_placement__kind="none", model__hidden=[16, 8]),
-        tiny_config(output_dir=str(out), x_var__value=0.5),
+def test_a_report_has_one_row_per_run_and_one_cell_per_setting(tmp_path: Path):
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1], "label_placement.kind": ["both", "none"], "seed": [1, 0]})
+    report = read("trial", tmp_path)
+    assert report.runs.shape[0] == 8
+    assert report.keys == ["x_var.value", "label_placement.kind"]
+    assert report.main == "x_var.value"
+    assert [cell.settings for cell in report.cells] == [
+        {"x_var.value": x, "label_placement.kind": p} for x in (1, 0.1) for p in ("both", "none")
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_load", lambda dataset: other)
-        sweep.execute(sweep.plan([tiny_config(output_dir=str(out))]), Progress(1, 1), [None])
-        patch.setattr(sweep, "_load", lambda dataset: toy)
-        runs = sweep.plan(own)
-        sweep.execute(runs[:3], Progress(3, 1), [None] * 3)
-    job = OmegaConf.create({"study": {"name": "own"}})
-    swept = ["x_var.value", "label_placement", "model.hidden", "seed"]
-    report.write_manifest(report.manifest(runs, swept, "own", job), out)
-    runs[3].folder.path.mkdir()
-    runs[3].folder.write("failed.json", {"reason": "no luck"})
-    return out
-
-
-def test_an_experiment_has_its_runs_with_the_settings_that_differ(outputs: Path):
-    table = experiments.table("own", outputs)
-    manifest = json.loads((outputs / "reports/own/sweep.json").read_text())
-    assert table.index.tolist() == [row["run"] for row in manifest["runs"]]
-    expected = [
-        "model.hidden",
-        "x_var.value",
-        "label_placement.kind",
-        "label_repeat.kind",
-        "label_repeat.value",
-        "seed",
+    assert list(report.cells[0].runs["seed"]) == [0, 1]
+    assert [(rest, len(cells)) for rest, cells in report.lines] == [
+        ({"label_placement.kind": "both"}, 2),
+        ({"label_placement.kind": "none"}, 2),
     ]
-    assert table.columns[: len(expected)].tolist() == expected
-    assert table["x_var.value"].tolist() == [0.1, 1.0, 0.1, 0.5]
-    assert table["model.hidden"].tolist() == ["[16]", "[16]", "[16, 8]", "[16]"]
-    assert table["label_repeat.value"].isna().tolist()[:3] == [False, False, True]  # no label to repeat
-    assert table["seed"].tolist() == [0, 1, 0, 0]
-    assert table["status"].tolist() == ["ok", "ok", "ok", "failed"]
+    assert report.setting(report.cells[1], "label_placement") == "none"
+    assert report.setting(report.cells[1], "z_dim") == 10
+    assert report.objectives == ["elbo"]
 
 
-def test_every_number_of_every_run_is_there_and_no_text(outputs: Path):
-    table = experiments.table("own", outputs)
-    own = {name for name, _, _, _ in settings(tiny_config())}
-    for name in table.index[:3]:
-        result = json.loads((outputs / "runs" / name / "result.json").read_text())
-        numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and k not in own}
-        del numbers["schema_version"]
-        assert {k: table.loc[name, k] for k in numbers} == numbers
-    numeric = table.columns[table.columns.tolist().index("health") + 1 :]
-    assert set(map(str, table.dtypes[numeric])) == {"float64"}
-    assert table.iloc[3][numeric].isna().all()
+def test_intervals_are_students_over_the_usable_runs(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
+        return None if settings == {"x_var.value": 1, "seed": 2} else row
+
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1, 2, 3]}, change=change)
+    report = read("trial", tmp_path)
+    found = intervals(report.runs, report.keys, ["test_kl", "test_sse"])
+    for cell, (value, row) in zip(report.cells, found.iterrows(), strict=True):
+        kl = cell.usable["test_kl"]
+        low, high = stats.t.interval(0.95, len(kl) - 1, kl.mean(), stats.sem(kl))
+        assert value == cell.settings["x_var.value"]
+        assert row["test_kl", "n"] == len(kl) == cell.interval("test_kl").n
+        assert row["test_kl"][["low", "high"]].tolist() == pytest.approx([low, high], rel=1e-12)
+        assert (cell.interval("test_kl").low, cell.interval("test_kl").high) == pytest.approx((low, high), rel=1e-12)
 
 
-def test_all_runs_are_told_apart_by_their_data(outputs: Path):
-    table = experiments.table(output_dir=outputs)
-    assert sorted(table.index) == sorted(p.name for p in (outputs / "runs").iterdir())
-    assert table.loc[table.index.str.startswith("other"), "dataset"].tolist() == ["other"]
-    assert set(table["dataset"].dropna()) == {"toy", "other"}
-
-
-def test_an_unfinished_run_has_the_settings_of_its_config(outputs: Path, tmp_path: Path):
-    run = tmp_path / "runs/begun"
-    run.mkdir(parents=True)
-    config = tiny_config(x_var__value=0.3, seed=7)
-    (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    finished = next(p for p in (outputs / "runs").iterdir() if (p / "result.json").exists())
-    (tmp_path / "runs" / finished.name).symlink_to(finished)
-    table = experiments.table(output_dir=tmp_path)
-    assert (table.loc["begun", "x_var.value"], table.loc["begun", "seed"]) == (0.3, 7)
-    assert table.loc["begun", "status"] == "missing"
-
-
-def test_no_runs_are_an_empty_table_and_an_unknown_name_an_error(outputs: Path, tmp_path: Path):
-    assert isinstance(experiments.table(output_dir=tmp_path), pd.DataFrame)
-    assert len(experiments.table(output_dir=tmp_path)) == 0
-    with pytest.raises(report.ReportError, match=r"owm: no such report in .* \(did you mean own\?\)"):
-        experiments.table("owm", outputs)
-
-
-def test_importing_the_package_imports_neither_pandas_nor_torch():
-    code = "import sys, experiments; print({'pandas', 'torch'} & set(sys.modules), experiments.table.__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code + "; print('torch' in sys.modules)"], capture_output=True, text=True
+def test_one_value_has_no_interval_and_none_no_mean(tmp_path: Path):
+    fake_report(
+        tmp_path,
+        params={"x_var.value": [1, 0.1], "seed": [0]},
+        change=lambda s, r: r if s["x_var.value"] == 1 else None,
     )
-    assert done.stdout == "set() table\nFalse\n"
+    report = read("trial", tmp_path)
+    found = intervals(report.runs, report.keys, ["test_kl"])["test_kl"]
+    assert found["n"].tolist() == [1, 0]
+    assert found["low"].isna().all()
+    assert math.isfinite(found["mean"].iloc[0])
+    assert math.isnan(found["mean"].iloc[1])
+
+
+def test_a_run_that_cannot_be_used_keeps_its_settings_and_has_a_reason(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | str | None:
+        return [row, "OutOfMemoryError: too big", None, row | {"status": "diverged", "diverged_epoch": 2}][
+            settings["seed"]
+        ]
+
+    folders = fake_report(tmp_path, params={"x_var.value": [0.1], "seed": [0, 1, 2, 3]}, change=change)
+    runs = read("trial", tmp_path).runs
+    assert list(runs["outcome"]) == ["ok", "failed", "missing", "diverged"]
+    assert runs["reason"].iloc[1] == "OutOfMemoryError: too big"
+    assert runs["usable"].tolist() == [True, False, False, False]
+    assert runs["x_var.value"].tolist() == [0.1] * 4
+    assert runs["test_kl"].isna().tolist() == [False, True, True, True]
+    (folders[0] / "result.json").write_text("{")
+    runs = read("trial", tmp_path).runs
+    assert runs["outcome"].iloc[0] == "failed"
+    assert "result.json" in runs["reason"].iloc[0]
+
+
+def test_the_reason_why_a_run_was_not_evaluated_is_its_own(tmp_path: Path):
+    folders = fake_report(tmp_path, params={"seed": [0, 1]})
+    for family in ("reconstruction", "generation"):
+        path = folders[0] / "metrics" / f"{family}.json"
+        content = json.loads(path.read_text())
+        del content["values"]
+        path.write_text(json.dumps(content | {"failure": {"reason": f"ValueError: no {family}", "traceback": ""}}))
+    runs = read("trial", tmp_path).runs
+    assert runs["outcome"].tolist() == ["failed", "ok"]
+    assert runs["reason"].iloc[0] == "ValueError: no reconstruction"
+    assert runs["failures"].iloc[0] == {
+        "generation": "ValueError: no generation",
+        "reconstruction": "ValueError: no reconstruction",
+    }
+    assert runs["failures"].iloc[1] == {}
+
+
+@pytest.mark.parametrize(("placement", "spectrum"), [("both", WITHIN), ("none", SPECTRUM), ("decoder", SPECTRUM)])
+def test_sse_ratio_compares_with_the_closed_form_at_equal_kl(tmp_path: Path, placement: str, spectrum: list[float]):
+    fake_report(tmp_path, params={"seed": [0]}, fixed={"label_placement.kind": placement})
+    (row,) = read("trial", tmp_path).runs.to_dict("records")
+    expected = row["train_sse"] / theory.distortion(spectrum, row["train_kl"], 10)
+    assert row["sse_ratio"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_sweep_that_changes_one_thing_at_a_time_has_one_key(tmp_path: Path):
+    points = [
+        {"x_var.value": 0.1, "trainer.lr": 0.001, "trainer.epochs": 3},
+        {"x_var.value": 0.1, "trainer.lr": 0.01, "trainer.epochs": 3},
+        {"x_var.value": 0.1, "trainer.lr": 0.003, "trainer.epochs": 3},
+        {"x_var.value": 1, "trainer.lr": 0.001, "trainer.epochs": 3},
+        {"x_var.value": 0.1, "trainer.lr": 0.001, "trainer.epochs": 9},
+    ]
+    fake_report(tmp_path, params={"seed": [0, 1]}, points=points)
+    report = read("trial", tmp_path)
+    assert report.keys == ["setting"]
+    assert [cell.name for cell in report.cells] == ["the reference", "lr 0.01", "lr 0.003", "x_var 1", "epochs 9"]
+    assert frame.changed(report.cells[3], report.cells[0]) == {"x_var.value"}
+
+
+def test_a_setting_without_a_part_in_a_run_is_a_group_of_its_own(tmp_path: Path):
+    points = [{"label_placement.kind": "both", "label_repeat.value": n} for n in (1, 5)]
+    points.append({"label_placement.kind": "none", "label_repeat.value": None})  # type: ignore[dict-item]
+    fake_report(tmp_path, params={"seed": [0, 1]}, points=points)
+    cells = read("trial", tmp_path).cells
+    assert [cell.settings["label_repeat.value"] for cell in cells] == [1, 5, None]
+    assert [len(cell.runs) for cell in cells] == [2, 2, 2]
+
+
+def test_table_has_the_settings_that_differ_and_every_number(tmp_path: Path):
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
+    runs = experiments.table("trial", tmp_path)
+    assert list(runs.columns[:4]) == ["x_var.value", "seed", "outcome", "reason"]
+    assert {"test_kl", "test_sse", "train_theory_kl_low", "n_train", "sse_ratio"} <= set(runs.columns)
+    numbers = runs.drop(columns=["outcome", "reason"])
+    assert all(np.issubdtype(kind, np.number) for kind in numbers.dtypes)
+    assert runs.groupby("x_var.value")["test_sse"].mean().idxmin() == 0.1
+    assert len(experiments.table(output_dir=tmp_path)) == 4
+    assert len(experiments.table(output_dir=tmp_path / "nothing")) == 0
+
+
+def test_a_name_without_a_report_is_one_line_with_the_nearest(tmp_path: Path):
+    fake_report(tmp_path, params={"seed": [0]})
+    with pytest.raises(ReportError, match=r"trail: no such report in .* \(did you mean trial\?\); it has trial"):
+        experiments.table("trail", tmp_path)
+    with pytest.raises(ReportError, match="it has none; a sweep makes one"):
+        experiments.table("trail", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a usable manifest"),
+        ("[]", "not a usable manifest"),
+        ('{"manifest_version": 1}', "has manifest_version 1, this program reads 2"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_one_line(tmp_path: Path, content: str, message: str):
+    fake_report(tmp_path, params={"seed": [0]})
+    (tmp_path / "reports/trial/sweep.json").write_text(content)
+    with pytest.raises(ReportError, match=message):
+        read("trial", tmp_path)
+
+
+def test_runs_are_read_without_torch(tmp_path: Path):
+    fake_report(tmp_path, params={"seed": [0]})
+    code = f"from experiments.frame import read; read('trial', {str(tmp_path)!r})"
+    code += "; import sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments.search_report import Search, confirmation
 from omegaconf import DictConfig, OmegaConf
+from tests.test_sweep import Silent
 
 from experiments import report, sweep
 from experiments.collect import collect
@@ -21,9 +23,7 @@ from experiments.launch import cli
 from experiments.launch.grid import GridSweeper, key_of
 from experiments.launch.search import OptunaSweeper
 from experiments.report import read
-from experiments.search_report import Search, confirmation
 from tests.conftest import composed, tiny_config
-from tests.test_sweep import Silent
 from vae.config import Config, ConfigError, identity
 from vae.data import ImageData
 

@@ -1,0 +1,145 @@
+"""The tables of the benchmark."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from experiments.bench.baselines import dataloader_loop, plain_loop
+from experiments.bench.workloads import (
+    BATCH,
+    Workload,
+    as_a_sweep,
+    products,
+    random_images,
+    settings_of,
+    side_by_side,
+    stacked,
+)
+from experiments.progress import Steps
+
+EPOCH = 60_000  # images; times in the report are of such an epoch
+SWEEP = 16  # runs
+SIZES = (1, 2, 4, 8, 16, 32)  # of stacks, on the CPU
+GPU_SIZES = (1, 8, 32, 128, 256)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A ratio of two rates.
+
+    Attributes:
+        least: below the goal but not below this, the value is acceptable; None: there is no such range.
+    """
+
+    what: str
+    value: float
+    goal: float
+    least: float | None = None
+
+    @property
+    def met(self) -> str:
+        if self.value >= self.goal:
+            return "yes"
+        return "no" if self.least is None or self.value < self.least else "acceptable"
+
+
+def timed(workload: Workload) -> float:
+    """Seconds per image, over all runs."""
+    begun = time.perf_counter()
+    images = workload()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / images
+
+
+def interleaved(what: str, workloads: Mapping[str, Workload], repetitions: int) -> dict[str, float]:
+    """Seconds per image of each workload: medians of repetitions that take turns, after one to warm up."""
+    progress = Steps(f"timings: {what}", len(workloads) * (repetitions + 1))
+    times: dict[str, list[float]] = {name: [] for name in workloads}
+    for _ in range(repetitions + 1):
+        for name, workload in workloads.items():
+            times[name].append(timed(workload))
+            progress.step()
+    progress.close()
+    return {name: statistics.median(t[1:]) for name, t in times.items()}
+
+
+def training(repetitions: int, n_images: int = 6400) -> tuple[dict[str, float], list[Row]]:
+    """Training on the CPU: seconds per epoch and run of each way to do it, and what is asked of them."""
+    images, labels = random_images("mlp", n_images)
+    configs = [settings_of("mlp", seed) for seed in range(SWEEP)]
+    pieces, workers = as_a_sweep(SWEEP)
+    steps = -(-n_images // BATCH)
+    names = {
+        "loop over a DataLoader, Adam": dataloader_loop(images, labels),
+        "plain loop over tensors, fused Adam": plain_loop(images, labels),
+        "one run": stacked(configs[:1], images, labels),
+        f"{SWEEP} runs in one stack": stacked(configs, images, labels),
+        f"{SWEEP} runs as a sweep": side_by_side([stacked(piece, images, labels) for piece in pieces], workers),
+        "matrix products of the sweep alone": side_by_side([products("mlp", len(p), steps) for p in pieces], workers),
+    }
+    t = interleaved("mlp", names, repetitions)
+    _, plain, one, _, sweep, limit = t.values()
+    few = n_images // 5
+    images, labels = random_images("conv", few)
+    conv = {
+        "conv, one run": stacked([settings_of("conv")], images, labels),
+        "conv, matrix products alone": products("conv", 1, -(-few // BATCH)),
+    }
+    t |= interleaved("conv", conv, repetitions)
+    own, alone = t["conv, one run"], t["conv, matrix products alone"]
+    rows = [
+        Row(f"sweep of {SWEEP} mlp runs: share of the rate of its matrix products alone", limit / sweep, 0.65, 0.56),
+        Row("one mlp run: rate compared with the plain loop", plain / one, 1.0),
+        Row("one conv run: share of the rate of its matrix products alone", alone / own, 0.85),
+    ]
+    return {name: EPOCH * seconds for name, seconds in t.items()}, rows
+
+
+def stack_sizes(repetitions: int, n_images: int = 1280) -> dict[str, dict[int, float]]:
+    """Milliseconds per step and run by the number of runs in a stack, with one thread and with all."""
+    images, labels = random_images("mlp", n_images)
+    found: dict[str, dict[int, float]] = {}
+    before = torch.get_num_threads()
+    for threads in sorted({1, before}):
+        torch.set_num_threads(threads)
+        configs = [settings_of("mlp", seed) for seed in range(max(SIZES))]
+        workloads = {str(k): stacked(configs[:k], images, labels) for k in SIZES}
+        t = interleaved(f"stack sizes, {threads} threads", workloads, repetitions)
+        found[f"{threads} thread{'s' * (threads > 1)}"] = {int(k): 1e3 * BATCH * v for k, v in t.items()}
+    torch.set_num_threads(before)
+    return found
+
+
+def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES) -> list[dict[str, Any]]:
+    """Training on the GPU: seconds per epoch and run of a DataLoader loop, of eager steps and of CUDA graphs.
+
+    Returns:
+        One row per network and stack size; its times are None where the memory is too small. Empty without a GPU.
+    """
+    if not torch.cuda.is_available():
+        return []
+    device, rows = torch.device("cuda"), []
+    for kind in ("mlp", "conv"):
+        images, labels = random_images(kind, n_images)
+        for k in sizes:
+            configs = [settings_of(kind, seed) for seed in range(k)]
+            workloads: dict[str, Workload] = {}
+            try:
+                workloads["loader"] = dataloader_loop(images, labels, kind, device)
+                workloads["eager"] = stacked(configs, images, labels, device, captured=False)
+                workloads["graph"] = stacked(configs, images, labels, device)
+                t = interleaved(f"{kind}, {k} runs on the GPU", workloads, repetitions)
+                rows.append({"kind": kind, "runs": k, "seconds": {name: EPOCH * v for name, v in t.items()}})
+            except torch.OutOfMemoryError:
+                rows.append({"kind": kind, "runs": k, "seconds": None})
+            finally:
+                workloads.clear()  # their memory is needed for the next row
+                torch.cuda.empty_cache()
+    return rows

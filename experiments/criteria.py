@@ -1,0 +1,352 @@
+"""The criteria of the studies' claims (conf/claims/*.yaml), applied to reports: values in, verdicts out.
+
+A criterion is a list of conditions, all of which must be met. A condition has one predicate and says of which runs:
+
+    mean_within   {what, column, low, high}             the mean over seeds, with its interval, lies in the range
+    about         {what, column, published, within}     the same for a published figure and the share of it allowed
+    rate_above    {what, outcomes | condition, share}   the share of runs exceeds this, with Wilson's interval
+    rate_all      {what, outcomes | condition}          all runs
+    rate_mixed    {what, outcomes | condition}          some runs, but not all
+    equivalent    {columns: [{what, column, within, unit}]}   two one-sided tests at 5 % (Schuirmann 1987)
+    differs       {what, column, unit, sign}            the difference, paired by seed, is `more` or `less` than 0
+    arithmetic    {what, product, over, published}    of no runs: a ratio of numbers
+    show          {what, column | outcomes}             a figure beside the verdict
+    all_of, any_of: [conditions]
+
+A column is an expression of columns, `test_sse / (2 * x_var)`. A difference has the unit `%` (of the first value),
+`points` (100 times the difference of two shares) or that of the column.
+
+    of:    {runs, where, data, changing, reference, least, outcomes, pooled}   each of these settings; see `select`
+    pairs: {runs, from, to, match, steps}                               each of these pairs; see `pairs`
+    quantifier: some                                                    in one of them at least, instead of in each
+
+Verdicts have three values: met, not met, open. A condition with an interval is open unless the whole interval says so;
+one run has no interval. Runs that are missing leave it open.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.frame import Report, changed, same
+from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
+from experiments.wording import described
+
+Met = bool | None  # None: open
+Reports = Mapping[str, Report]
+ABOUT = 0.2  # a published figure that is said to be approximate is met within a fifth of it
+PREDICATES = (
+    "mean_within",
+    "about",
+    "rate_above",
+    "rate_all",
+    "rate_mixed",
+    "equivalent",
+    "differs",
+    "arithmetic",
+    "show",
+)
+NOTHING = Interval(math.nan, math.nan, math.nan, 0)
+
+
+class Missing(LookupError):
+    """Runs that a condition needs and that are not there; the message says which."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure of a condition.
+
+    Attributes:
+        predicate: its name; `missing` if there are no runs.
+        what: the name of the figure; for `missing` the reason.
+        where: the setting, or what differs between the two that are compared, in words.
+        value: the figure; a difference in its unit.
+        needs: what the criterion says about it.
+        met: whether it is met.
+        lost, n: how many of the n runs have no numbers.
+    """
+
+    predicate: str
+    what: str
+    where: str = ""
+    value: Interval = NOTHING
+    needs: Mapping[str, Any] | None = None
+    met: Met = None
+    lost: int = 0
+    n: int = 0
+
+
+def every(parts: Iterable[Met]) -> Met:
+    """Kleene's conjunction; open if there are no parts."""
+    found = list(parts)
+    return False if False in found else None if None in found or not found else True
+
+
+def some(parts: Iterable[Met]) -> Met:
+    """Kleene's disjunction; open if there are no parts."""
+    found = list(parts)
+    return True if True in found else None if None in found or not found else False
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that are judged together: one setting over its seeds, or several settings pooled."""
+
+    settings: dict[str, Any]
+    runs: pd.DataFrame
+
+    @cached_property
+    def usable(self) -> pd.DataFrame:
+        return self.runs[self.runs["usable"]]
+
+    @property
+    def lost(self) -> int:
+        """How many runs have no numbers."""
+        return len(self.runs) - len(self.usable)
+
+    def values(self, expression: str) -> pd.Series:
+        """The finite values of an expression of columns over the usable runs, by seed; empty without its columns."""
+        try:
+            known = expression in self.usable
+            found = self.usable[expression] if known else self.usable.eval(expression, engine="python")
+        except pd.errors.UndefinedVariableError:
+            return pd.Series(dtype=float)
+        series = pd.Series(np.asarray(found, dtype=float), index=self.usable["seed"])
+        return series[np.isfinite(series)]
+
+    def rate(self, needs: Mapping[str, Any]) -> Interval:
+        """The share of usable runs with one of the `outcomes`, or that meet the `condition`, with Wilson's interval."""
+        if "outcomes" in needs:
+            return wilson_interval(int(self.usable["outcome"].isin(needs["outcomes"]).sum()), len(self.usable))
+        return wilson_interval(int(self.values(needs["condition"]).sum()), len(self.usable))
+
+    def setting(self, column: str) -> Any:
+        """The value of a setting, or of a number that is the same in all runs of a setting."""
+        known = self.runs.get(column, pd.Series(dtype=float)).dropna()
+        return known.iloc[0] if len(known) else None
+
+
+def select(
+    reports: Reports,
+    runs: str | Sequence[str],
+    where: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    changing: str = "",
+    reference: bool = False,
+    least: str = "",
+    outcomes: Sequence[str] = (),
+    pooled: bool = False,
+) -> list[Group]:
+    """The runs of each setting that is asked for.
+
+    Args:
+        runs: names of reports.
+        where: settings by dotted name: a value, {at_least: value} or {below: value}.
+        data: facts that the data must have.
+        changing: only settings that change this one of the reference (or settings below it, `model`), and no other.
+        reference: only the sweep's first setting; with `changing` that one too.
+        least: only the setting with the smallest mean of this column.
+        outcomes: only runs with one of these outcomes.
+        pooled: all runs in one group.
+
+    Raises:
+        Missing: if there are none with numbers, or the data are others.
+    """
+    names = [runs] if isinstance(runs, str) else runs
+    found = []
+    for name in names:
+        if name not in reports:
+            raise Missing(f"the report {name} is missing")
+        report = reports[name]
+        for facts in report.datasets.values():
+            if any(facts[key] != value for key, value in (data or {}).items()):
+                raise Missing(f"the study's figures are for other images than {facts['name']}")
+        first = report.cells[0]
+        for cell in report.cells:
+            group = Group(cell.settings, cell.runs)
+            if changing or reference:
+                keys = changed(cell, first)
+                own = changing and all(k == changing or k.startswith(f"{changing}.") for k in keys)
+                if not (own if keys else reference):
+                    continue
+            if all(_fits(group.setting(key), value) for key, value in (where or {}).items()):
+                found.append(Group(cell.settings, _with_facts(cell.runs, report)))
+    if outcomes:
+        found = [Group(g.settings, g.runs[g.runs["outcome"].isin(outcomes) | ~g.runs["usable"]]) for g in found]
+    if least and found:
+        found = [min((g for g in found if len(g.usable)), key=lambda g: g.values(least).mean(), default=found[0])]
+    if not any(len(g.usable) for g in found):
+        wanted = ["no", " or ".join(outcomes), "runs", f"with {_wanted(where)}" if where else ""]
+        raise Missing(f"{' and '.join(names)}: {' '.join(filter(None, wanted))}")
+    return [Group({}, pd.concat([g.runs for g in found]))] if pooled else found
+
+
+def _with_facts(runs: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """With the largest eigenvalue of the data of each run, over all images and within classes."""
+    largest = {h: (data["eigenvalues"][0], data["eigenvalues_within"][0]) for h, data in report.datasets.items()}
+    facts = [largest[h] for h in runs["dataset_hash"]]
+    return runs.assign(l_1=[f[0] for f in facts], l_1_within=[f[1] for f in facts])
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return value is not None and wanted.get("at_least", -math.inf) <= value < wanted.get("below", math.inf)
+    return same(value, wanted)
+
+
+def _wanted(where: Mapping[str, Any]) -> str:
+    """The settings in words: `x_var 0.1`, `epochs at least 20`."""
+    bounds = {
+        k: " ".join(f"{word.replace('_', ' ')} {n:g}" for word, n in v.items())
+        for k, v in where.items()
+        if isinstance(v, Mapping)
+    }
+    return described({**where, **bounds})
+
+
+def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Group, Group]]:
+    """The groups that are compared: each of `to` with each of `from`, and no group with itself.
+
+    With `match`, only those in which this setting, or number, is the same. With `steps`, neighbours in the order of
+    this setting.
+
+    Raises:
+        Missing: if there are none.
+    """
+    own = {"runs": spec["runs"]} if "runs" in spec else {}
+    if "steps" in spec:
+        groups = [g for g in select(reports, **own) if len(g.usable)]
+        found = list(itertools.pairwise(sorted(groups, key=lambda g: g.setting(spec["steps"]))))
+    else:
+        first, second = (select(reports, **own | spec[end]) for end in ("from", "to"))
+        match = spec.get("match")
+        found = [
+            (a, b)
+            for b, a in itertools.product(second, first)
+            if not a.runs.index.equals(b.runs.index) and (match is None or same(a.setting(match), b.setting(match)))
+        ]
+    if not found:
+        raise Missing("there are no runs to compare")
+    return found
+
+
+def changes(pair: tuple[Group, Group], column: str, unit: str) -> pd.Series:
+    """The second group's value less the first's for each seed that both have, in the unit."""
+    first, second = (group.values(column) for group in pair)
+    a, b = first.align(second, join="inner")
+    found = {"%": 100 * (b / a - 1), "points": 100 * (b - a)}.get(unit, b - a)
+    return found[np.isfinite(found)]
+
+
+# ---------------------------------------------------------------------------------------------- predicates
+
+
+def within(value: Interval, low: float, high: float) -> Met:
+    """Whether the interval lies inside [low, high] (True) or outside (False)."""
+    if value.n < 2:
+        return None
+    return True if low <= value.low and value.high <= high else False if value.high < low or value.low > high else None
+
+
+def is_equivalent(values: Iterable[float], margin: float) -> Met:
+    """Whether paired differences are equivalent to none: two one-sided tests at 5 % (Schuirmann 1987).
+
+    Returns:
+        True if the 90 % interval lies inside ±margin, False if the 95 % interval lies outside, else None.
+    """
+    found = list(values)
+    if within(mean_interval(found, 2 * CONFIDENCE - 1), -margin, margin):
+        return True
+    return False if within(mean_interval(found), -margin, margin) is False else None
+
+
+def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[Interval, Met]:
+    """The figure of a predicate and whether it is met.
+
+    Args:
+        subject: a group; for `equivalent` and `differs` a pair of them; for `arithmetic` nothing.
+        needs: what the criterion says.
+    """
+    published, share = needs.get("published", math.nan), needs.get("within", ABOUT)
+    around = published * (1 - share), published * (1 + share)
+    if predicate == "equivalent":
+        values = changes(subject, needs["column"], needs["unit"])
+        return mean_interval(values), is_equivalent(values, needs["within"])
+    if predicate == "differs":
+        value = mean_interval(changes(subject, needs["column"], needs["unit"]))
+        return value, (value.mean > 0) == (needs["sign"] == "more") if value.excludes_zero else None
+    if predicate == "arithmetic":
+        value = math.prod(needs["product"]) / needs["over"]
+        return Interval(value, value, value, 1), around[0] <= value <= around[1]
+    if "column" in needs:
+        value = mean_interval(subject.values(needs["column"]))
+        ends = around if predicate == "about" else (needs.get("low", -math.inf), needs.get("high", math.inf))
+        return value, None if predicate == "show" else within(value, *ends)
+    rate = subject.rate(needs)
+    if predicate == "rate_above":
+        return rate, True if rate.low > needs["share"] else False if rate.high < needs["share"] else None
+    if predicate == "rate_all":  # a majority of a few runs leaves it open, either way
+        return rate, {0.0: False, 1.0: True}.get(rate.mean) if rate.n > 1 else None
+    if predicate == "rate_mixed":  # where all do, more runs might show one that does not
+        return rate, rate.mean > 0 if rate.n and rate.mean < 1 else None
+    return rate, None
+
+
+def judged(condition: Mapping[str, Any], reports: Reports) -> tuple[Met, list[Check]]:
+    """Whether a condition is met, and its figures."""
+    for word, combined in (("all_of", every), ("any_of", some)):
+        if word in condition:
+            parts = [judged(part, reports) for part in condition[word]]
+            return combined(met for met, _ in parts), [check for _, checks in parts for check in checks]
+    predicate, needs = next((key, condition[key]) for key in condition if key in PREDICATES)
+    try:
+        if "pairs" in condition:
+            subjects: Sequence[Any] = pairs(reports, condition["pairs"])
+        else:
+            subjects = select(reports, **condition["of"]) if "of" in condition else [None]
+    except Missing as e:
+        return None, [Check("missing", str(e))]
+    found = [_checks(predicate, subject, needs) for subject in subjects]
+    combined = some if condition.get("quantifier") == "some" else every
+    return combined(every(c.met for c in checks) for checks in found), [c for checks in found for c in checks]
+
+
+def _in_words(first: Mapping[str, Any], second: Mapping[str, Any] | None = None) -> str:
+    """`x_var 0.1`; of two what both have, and what differs: `label_repeat 5: label_placement both → decoder`."""
+    if second is None:
+        return described(first)
+    differ = [key for key in first if key in second and not same(first[key], second[key])]
+    common = described({key: value for key, value in first.items() if key in second and key not in differ})
+    ends = " → ".join(described({key: own[key] for key in differ}) for own in (first, second) if differ)
+    return ": ".join(filter(None, (common, ends)))
+
+
+def _checks(predicate: str, subject: Any, needs: Mapping[str, Any]) -> list[Check]:
+    groups: Sequence[Group] = subject if isinstance(subject, tuple) else [subject] if subject else []
+    where = _in_words(*[group.settings for group in groups]) if groups else ""
+    lost = {"lost": groups[-1].lost, "n": len(groups[-1].runs)} if groups else {}
+    checks = []
+    for own in needs.get("columns", [needs]):
+        value, met = measured(predicate, subject, own)
+        checks.append(Check(predicate, own["what"], where, value, own, met, **lost))
+    if predicate != "equivalent":
+        return checks
+    # Data without labels have no class in their samples.
+    checks = [c for c in checks if c.value.n]
+    if groups[-1].lost or not checks:  # a run that diverged is a difference; one that failed or is missing says nothing
+        met = False if (groups[-1].runs["outcome"] == "diverged").any() else None
+        rate = wilson_interval(len(groups[-1].usable), len(groups[-1].runs))
+        checks.append(Check("rate_all", "runs with numbers", where, rate, {}, met))
+    return checks

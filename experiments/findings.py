@@ -1,0 +1,443 @@
+"""What the runs of a report show, as values: effects of settings, rates of outcomes, and what is worth knowing.
+
+A mean is over the runs of a setting that use their latents: those that collapsed or died are counted, not averaged with
+the others. Rates are per setting, never over a mixture of settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from experiments.frame import Cell, Report, changed, same
+from experiments.outcome import JUDGED, OUTCOMES
+from experiments.statistics import Interval, paired_interval, rate_difference, wilson_interval
+from experiments.wording import SETTING, described
+from vae.config import Config, settings
+from vae.metrics import METRICS
+
+DEFAULT_COLUMNS = ("test_kl", "test_sse", "sample_accuracy", "sample_ffd")
+LOST = ("collapsed", "dead")
+ROUNDING = 1e-5  # relative, of a closed form from the eigenvalues as a manifest keeps them, with six digits
+DEFAULTS = {name: value for name, value, _, _ in settings(Config())}
+
+
+# ---------------------------------------------------------------------------------------------- what is asked
+
+
+def asked(report: Report) -> list[str]:
+    """The columns of metrics that the experiment asks about, those that its runs have."""
+    wanted = report.study.get("columns") or DEFAULT_COLUMNS
+    return [c for c in wanted if c in report.runs and report.usable[c].notna().any()]
+
+
+def asked_outcomes(report: Report) -> list[str]:
+    """The outcomes whose rate the experiment asks about."""
+    return [c for c in report.study.get("columns") or () if c in OUTCOMES]
+
+
+def survivors(report: Report) -> Report:
+    """The report without the numbers of runs that collapsed or died, where runs of the same setting did not.
+
+    Means over both kinds would describe neither.
+    """
+    runs = report.runs.copy()
+    for cell in report.cells:
+        if cell.count(*LOST) < len(cell.usable):
+            runs.loc[cell.runs.index[cell.runs["outcome"].isin(LOST)], "usable"] = False
+    return replace(report, runs=runs)
+
+
+# ---------------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How one column differs between two settings that differ in one key.
+
+    Attributes:
+        first, second: the two values of the key; for a sweep that changes one thing at a time, the settings' names.
+        start, end: the column there.
+        change: end less start, paired by seed.
+        typical: half the interval of a usual change of that column; a smaller one is luck with few seeds.
+    """
+
+    column: str
+    first: Any
+    second: Any
+    start: Interval
+    end: Interval
+    change: Interval
+    typical: float = 0.0
+
+    @property
+    def importance(self) -> float:
+        """Size of the change relative to its interval; 0 without one."""
+        half = max(self.change.half, self.typical)
+        if not math.isfinite(self.change.half) or self.change.mean == 0:
+            return 0.0
+        return abs(self.change.mean) / half if half else math.inf
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the change is an improvement; None where the column has no better direction."""
+        direction = METRICS[self.column].direction if self.column in METRICS else ""
+        return (self.change.mean < 0) == (direction == "lower") if direction else None
+
+
+@dataclass(frozen=True)
+class KeyFinding:
+    """What one setting does to the columns that the experiment asks about.
+
+    Attributes:
+        key: the setting, by dotted name.
+        numeric: whether `clear` goes from one end of the key's values to the other; else from the reference value to
+            the value where the column changes most.
+        rest: the other settings, which are held.
+        clear: effects whose interval excludes 0, the most important first.
+        unclear: columns without such an effect; for a sweep that changes one thing at a time the settings without one.
+        values: the most important column at each value of the key, in the sweep's order.
+        best: by column, the value of the key between the ends where it is better than at both, and the column there.
+        testable: whether two settings share at least two seeds.
+    """
+
+    key: str
+    numeric: bool
+    rest: dict[str, Any]
+    clear: list[Effect]
+    unclear: list[str]
+    values: list[tuple[Any, Interval]]
+    best: dict[str, tuple[Any, Interval]]
+    testable: bool
+
+    @property
+    def importance(self) -> float:
+        return self.clear[0].importance if self.clear else 0.0
+
+    @property
+    def trade_off(self) -> bool:
+        """Whether some columns improve from one end to the other while others get worse."""
+        return self.numeric and {True, False} <= {effect.better for effect in self.clear}
+
+
+def compare(column: str, first: Cell, second: Cell, key: str, typical: float = 0.0) -> Effect:
+    """The effect of going from one cell to another."""
+    change = paired_interval(first.values(column).to_dict(), second.values(column).to_dict())
+    values = first.settings.get(key), second.settings.get(key)
+    return Effect(column, *values, first.interval(column), second.interval(column), change, typical)
+
+
+def _typical(report: Report, column: str) -> float:
+    """The median of half the interval over the changes from each cell's control; 0 without any."""
+    pairs = [(base, cell) for i, cell in enumerate(report.cells) if (base := control(report.cells, i)) is not None]
+    halves = [compare(column, base, cell, "").change.half for base, cell in pairs]
+    finite = [half for half in halves if math.isfinite(half)]
+    return float(np.median(finite)) if finite else 0.0
+
+
+def control(cells: Sequence[Cell], index: int) -> Cell | None:
+    """The earlier cell that differs in the fewest settings."""
+    return min(cells[:index], key=lambda other: len(changed(cells[index], other)), default=None)
+
+
+def along(report: Report, key: str) -> list[tuple[dict[str, Any], list[Cell]]]:
+    """The cells along a setting, for each combination of the others. A setting that plays no part matches any."""
+    groups: list[tuple[dict[str, Any], list[Cell]]] = []
+    for cell in report.cells:
+        rest = {k: v for k, v in cell.settings.items() if k != key and len(report.values(k)) > 1}
+        if rest not in (own for own, _ in groups):
+            groups.append((rest, []))
+
+    def fits(cell: Cell, rest: dict[str, Any]) -> bool:
+        return all(cell.settings[k] is None or same(cell.settings[k], v) for k, v in rest.items())
+
+    return [(rest, [c for c in report.cells if len(c.usable) and fits(c, rest)]) for rest, _ in groups]
+
+
+def key_findings(report: Report) -> list[KeyFinding]:
+    """What each swept setting changes, the most important first.
+
+    Of several lines along a setting, the one where the other settings have their reference values is taken; where the
+    reader has a setting to pick, rather one with a trade-off.
+
+    Args:
+        report: of the runs that use their latents (`survivors`).
+    """
+    columns = {column: _typical(report, column) for column in asked(report)}
+    found, pick = [], report.study.get("pick", True)
+    for key in report.keys if columns else ():
+        if key == SETTING:
+            found.append(_by_change(report, columns))
+        elif key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
+            lines = [(rest, f) for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
+            usual = {k: _reference(k, report.values(k)) for k in report.keys}
+            rank = [
+                (f.trade_off and pick, all(same(v, usual[k]) for k, v in rest.items()), f.importance)
+                for rest, f in lines
+            ]
+            found += [lines[rank.index(max(rank))][1]] if lines else []
+    return sorted(found, key=lambda f: -f.importance)
+
+
+def _reference(key: str, values: Sequence[Any]) -> Any:
+    """The default of a setting if it is among the values, else the first value."""
+    return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
+
+
+def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Mapping[str, float]) -> KeyFinding | None:
+    cells = [cell for cell in cells if cell.settings[key] is not None]
+    if len(cells) < 2:
+        return None
+    numeric = all(isinstance(c.settings[key], int | float | np.number) for c in cells)
+    if numeric:
+        descending = bool(cells[0].settings[key] > cells[-1].settings[key])
+        cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
+    usual = _reference(key, [cell.settings[key] for cell in cells])
+    first = cells[0] if numeric else next(cell for cell in cells if cell.settings[key] == usual)
+    others = [cells[-1]] if numeric else [cell for cell in cells if cell is not first]
+    effects = [
+        max((compare(column, first, cell, key, typical) for cell in others), key=lambda e: e.importance)
+        for column, typical in columns.items()
+    ]
+    effects = [effect for effect in effects if effect.start.n and effect.end.n]
+    clear = sorted((e for e in effects if e.change.excludes_zero), key=lambda e: -e.importance)
+    top = clear[0].column if clear else next(iter(columns))
+    return KeyFinding(
+        key,
+        numeric,
+        rest,
+        clear,
+        [e.column for e in effects if e not in clear],
+        [(cell.settings[key], cell.interval(top)) for cell in cells],
+        _between(key, cells, [e.column for e in clear]) if numeric else {},
+        any(e.change.n > 1 for e in effects),
+    )
+
+
+def _between(key: str, cells: Sequence[Cell], columns: Sequence[str]) -> dict[str, tuple[Any, Interval]]:
+    """By column the cell between the ends that is better than both beyond the interval."""
+    found = {}
+    for column in columns:
+        direction = METRICS[column].direction if column in METRICS else ""
+        inner = [cell for cell in cells[1:-1] if len(cell.values(column))]
+        if not direction or not inner:
+            continue
+        best = (min if direction == "lower" else max)(inner, key=lambda cell: cell.mean(column))
+        if all(
+            (e := compare(column, end, best, key)).better and e.change.excludes_zero for end in (cells[0], cells[-1])
+        ):
+            found[column] = best.settings[key], best.interval(column)
+    return found
+
+
+def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
+    """For a sweep that changes one thing at a time: the clearest effect of each change, on its nearest control."""
+    cells = [cell for cell in report.cells if len(cell.usable)]
+    clear, unclear, testable = [], [], False
+    for i, cell in enumerate(cells):
+        if (base := control(cells, i)) is None:
+            continue
+        effects = [compare(column, base, cell, SETTING, typical) for column, typical in columns.items()]
+        testable |= any(e.change.n > 1 for e in effects)
+        best = max((e for e in effects if e.change.excludes_zero), key=lambda e: e.importance, default=None)
+        if best is None:
+            unclear.append(cell.name)
+        else:
+            clear.append(best)
+    clear.sort(key=lambda e: -e.importance)
+    return KeyFinding(SETTING, False, {}, clear, unclear, [], {}, testable)
+
+
+# ---------------------------------------------------------------------------------------------- rates
+
+
+@dataclass(frozen=True)
+class RateRow:
+    """How often the runs of one setting end in some way.
+
+    Attributes:
+        rate: with Wilson's interval, among the runs that have numbers.
+        against: name of the control, an earlier setting that differs in the fewest keys; None for the first.
+        change: the rate less the control's, with Newcombe's interval.
+        expected: whether the closed form keeps no KL there, so that collapse is the optimum.
+    """
+
+    name: str
+    rate: Interval
+    against: str | None
+    change: Interval | None
+    expected: bool
+
+    @property
+    def never(self) -> bool:
+        return self.rate.mean == 0
+
+    @property
+    def always(self) -> bool:
+        return self.rate.mean == 1
+
+    @property
+    def lower(self) -> bool:
+        return self.change is not None and self.change.high < 0
+
+    @property
+    def higher(self) -> bool:
+        return self.change is not None and self.change.low > 0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rate of some outcomes, taken together, by setting."""
+
+    outcomes: tuple[str, ...]
+    rows: list[RateRow]
+
+
+def rates(report: Report, outcomes: Sequence[str]) -> Rates:
+    """How often runs end with one of these outcomes, by setting, each compared with its control."""
+    cells = [cell for cell in report.cells if len(cell.usable)]
+    rows = []
+    for i, cell in enumerate(cells):
+        rate, base = cell.rate(*outcomes), control(cells, i)
+        change = None
+        if base is not None:
+            change = rate_difference(base.count(*outcomes), len(base.usable), cell.count(*outcomes), len(cell.usable))
+        expected = cell.mean("train_theory_kl_high") == 0
+        rows.append(RateRow(cell.name, rate, None if base is None else base.name, change, expected))
+    return Rates(tuple(outcomes), rows)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where one outcome other than ok occurs.
+
+    Attributes:
+        everywhere: names of settings all of whose runs end so; all settings with one value of a key under one name.
+        sometimes: name and rate (Wilson) of the others, the most frequent first.
+        rates: of every setting, by its name.
+    """
+
+    outcome: str
+    n: int
+    rates: dict[str, Interval]
+    everywhere: list[str]
+    sometimes: list[tuple[str, Interval]]
+
+
+def failures(report: Report) -> list[Failure]:
+    """Outcomes other than ok, in the order of OUTCOMES. Those without numbers are counted among all runs."""
+    found = []
+    for outcome in OUTCOMES[1:]:
+        n = int((report.runs["outcome"] == outcome).sum())
+        if not n:
+            continue
+        total = {cell.name: len(cell.usable if outcome in JUDGED else cell.runs) for cell in report.cells}
+        own = {cell.name: wilson_interval(cell.count(outcome), total[cell.name]) for cell in report.cells}
+        everywhere = [cell for cell in report.cells if own[cell.name].mean == 1]
+        sometimes = sorted(((name, r) for name, r in own.items() if 0 < r.mean < 1), key=lambda pair: -pair[1].mean)
+        found.append(Failure(outcome, n, own, grouped(report.cells, everywhere), sometimes))
+    return found
+
+
+def grouped(everyone: Sequence[Cell], cells: Sequence[Cell]) -> list[str]:
+    """The names of cells: one name for all cells that share a value of a key, if they are all there."""
+    if len(cells) == len(everyone) > 1:
+        return ["every setting"]
+    left, names = list(cells), []
+    keys = list(everyone[0].settings)
+    for key in keys if len(keys) > 1 else ():
+        for value in dict.fromkeys(cell.settings[key] for cell in everyone):
+            own = [cell for cell in everyone if same(cell.settings[key], value)]
+            if len(own) > 1 and all(cell in cells for cell in own) and any(cell in left for cell in own):
+                names.append(described({key: value}))
+                left = [cell for cell in left if cell not in own]
+    return names + [cell.name for cell in left]
+
+
+# ---------------------------------------------------------------------------------------------- closed form
+
+
+@dataclass(frozen=True)
+class AboveTheory:
+    """Where reconstruction is worse than that of the closed form at equal KL, on training images.
+
+    Attributes:
+        settings: name and ratio of SSE of the settings whose interval lies above 1, the worst first.
+        single: name with seed, and ratio, of other runs above 1, the worst first.
+        n_settings: how many were compared.
+        empty: settings where the closed form keeps no KL, which are not compared.
+    """
+
+    settings: list[tuple[str, Interval]]
+    single: list[tuple[str, float]]
+    n_settings: int
+    empty: list[str]
+
+
+def above_theory(report: Report) -> AboveTheory:
+    """Which settings and single runs are worse than PCA; of one run per setting, none but single runs.
+
+    Args:
+        report: of the runs that use their latents (`survivors`).
+    """
+    worse, single, empty, n = [], [], [], 0
+    for cell in report.cells:
+        ratios = cell.values("sse_ratio")
+        if cell.mean("train_theory_kl_high") == 0:
+            empty.append(cell.name)
+            continue
+        if not len(ratios) or cell.usable["outcome"].isin(LOST).all():
+            continue
+        n += 1
+        if cell.interval("sse_ratio").low > 1 + ROUNDING:
+            worse.append((cell.name, cell.interval("sse_ratio")))
+        else:
+            above = ratios[ratios > 1 + ROUNDING]
+            single += [(described({**cell.settings, "seed": seed}), float(ratio)) for seed, ratio in above.items()]
+    worse.sort(key=lambda pair: -pair[1].mean)
+    single.sort(key=lambda pair: -pair[1])
+    return AboveTheory(worse, single, n, empty)
+
+
+# ---------------------------------------------------------------------------------------------- all of them
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the report says, apart from advice.
+
+    Attributes:
+        keys: what each swept setting changes, the most important first.
+        rates: of the outcomes that the experiment asks about; None where it asks about none.
+        evaluation: by family of metrics and reason, how many runs could not be evaluated.
+    """
+
+    keys: list[KeyFinding]
+    rates: Rates | None
+    failures: list[Failure]
+    above: AboveTheory
+    evaluation: list[tuple[str, str, int]]
+
+    @property
+    def rates_first(self) -> bool:
+        """Whether the rates are the main finding: the experiment asks about them, and they are not all 0."""
+        return self.rates is not None and any(row.rate.mean > 0 for row in self.rates.rows)
+
+
+def findings(report: Report) -> Findings:
+    """All findings of a report."""
+    alive = survivors(report)
+    outcomes = asked_outcomes(report)
+    counts = Counter((family, reason) for own in report.runs["failures"] for family, reason in own.items())
+    return Findings(
+        key_findings(alive),
+        rates(report, outcomes) if outcomes else None,
+        failures(report),
+        above_theory(alive),
+        [(family, reason, n) for (family, reason), n in sorted(counts.items())],
+    )

@@ -1,0 +1,1 @@
+"""Reports: pages of text, tables and figures, built from files. Imports no torch."""

@@ -1,0 +1,300 @@
+"""The files of a report, from the files of its runs. Imports no torch; what is missing is evaluated first.
+
+Building one report changes nothing in the folder of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments import advice, frame
+from experiments.findings import Findings, findings, survivors
+from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.report import figures, tables
+from experiments.report.compare import compare, line
+from experiments.report.figures import sheets
+from experiments.report.figures.gallery import gallery
+from experiments.report.figures.joint import joint
+from experiments.report.figures.search import search as search_figure
+from experiments.report.figures.style import Drawn
+from experiments.report.figures.tradeoff import tradeoff
+from experiments.report.render import metric, render, shortened
+from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
+from experiments.search_findings import Search, confirmation
+from experiments.store import reports_dir, write_atomic, write_json
+from experiments.wording import SETTING, words
+from vae.metrics import FAMILIES
+
+IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
+SHARED = ("versions", "device", "device_name", "threads", "host_system")
+
+
+def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
+    """Builds a report and brings the index of all reports up to date.
+
+    Args:
+        name: of the folder in outputs/reports that holds the manifest.
+        force: build it also from fewer runs than the report that is there.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        ReportError: if there is no such report, its manifest cannot be used, runs of the report that is there are
+            gone, or nothing can be written.
+    """
+    report = read(name, output_dir)
+    if not force:
+        _check_complete(report)
+    build = _of_search if "search" in report.manifest else _of_experiment
+    answer, pages, own_tables, drawn = build(report, output_dir)
+    try:
+        _replace(report.folder / "tables", {
+            **{f"{slug}.md": table.markdown().encode() + b"\n" for slug, table in own_tables.items()},
+            **{f"{slug}.csv": shortened(table.csv()).encode() for slug, table in own_tables.items()},
+        })  # fmt: skip
+        _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
+        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)).encode())
+        for file, text in pages.items():
+            write_atomic(report.folder / file, text.encode())
+        write_json(report.folder / "summary.json", _summary(report, answer))
+        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+    except OSError as e:
+        raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
+    return report.folder / "report.md"
+
+
+def _check_complete(report: Report) -> None:
+    """Refuses to replace a report by one of fewer runs.
+
+    Raises:
+        ReportError: if there is one that was built from more.
+    """
+    try:
+        before = int(json.loads((report.folder / "summary.json").read_text())["n_usable"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if len(report.usable) < before:
+        raise ReportError(
+            f"{report.folder}: {len(report.usable)} of the {before} runs that the report was built from are left; "
+            "it stays as it is (--force builds it from these)"
+        )
+
+
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Makes a folder hold these files, and none of an earlier report's."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in (".md", ".csv", ".png") and old.name not in files:
+            old.unlink()
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+
+
+Built = tuple[str, dict[str, str], dict[str, Table], dict[str, Drawn]]
+
+
+def _of_experiment(report: Report, output_dir: str | Path) -> Built:
+    """The answer, the pages, the tables and the figures."""
+    living, found, advised = survivors(report), findings(report), advice.advise(report)
+    own = all_tables(report, living, found)
+    drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
+    drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
+    answer = one_line("answer.md.j2", report=report, findings=found, advice=advised)
+    captions = {file: one_line("caption.md.j2", drawn=figure) for file, figure in drawn.items()}
+    main = _main_picture(found, advised, drawn)
+    headline = own["headline"]
+    values = {
+        **_values(report),
+        "answer": answer,
+        "findings": found,
+        "advice": advised,
+        "tables": own,
+        "families": [f for f in FAMILIES if f in own],
+        "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
+        "constant": headline.constant,
+        "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
+        "mixed": len(living.usable) < len(report.usable),
+        "pictures": captions,
+        "picture": main,
+        "not_drawn": not_drawn,
+        "placements": set(report.runs.get("label_placement.kind", ())),
+        "unusable": report.runs[~report.runs["usable"]],
+        "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
+        "unmatched": _unmatched(report),
+        "comparison": None if (compared := compare(report)) is None else line(compared),
+    }
+    pages = {"report.md": render("report.md.j2", **values), "details.md": render("details.md.j2", **values)}
+    return answer, pages, own, drawn
+
+
+def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Drawn | None]:
+    """The figures that need the advice or other reports."""
+    others = [report]
+    for name in reports(output_dir):
+        try:
+            others += [read(name, output_dir, families=())] if name != report.name else []
+        except ReportError:
+            continue  # for its own collection to say
+    found: dict[str, Drawn | None] = {"tradeoff.png": tradeoff(advised)}
+    for advised_here in advised:
+        if (best := advised_here.best) is not None and best.cell.first is not None:
+            found |= gallery(best.cell.first, best.name)
+    for content, data in report.datasets.items():
+        file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
+        found[f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in file)}.png"] = joint(others, content)
+    return found
+
+
+def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:
+    """The settings that the answer names, which the figures must show."""
+    about = [a.best.cell for a in advised if a.best is not None]
+    for key in found.keys[:1]:
+        ends = [end for effect in key.clear[:2] for end in (effect.first, effect.second)]
+        here = [c for c in report.cells if all(frame.same(c.settings[k], v) for k, v in key.rest.items())]
+        about += [c for c in here if any(frame.same(c.settings[key.key], end) for end in ends)]
+    return about
+
+
+def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapping[str, Any]) -> str | None:
+    """The figure that shows the answer."""
+    first = found.keys[0].clear[:1] if found.keys else []
+    of_samples = any(metric(effect.column).family == "generation" for effect in first)
+    wanted = [
+        "deaths.png" if found.rates_first else "",
+        "samples.png" if of_samples else "",
+        "tradeoff.png" if any(a.recommended for a in advised) else "",
+        "swept.png",
+    ]
+    return next((name for name in [*wanted, *drawn] if name in drawn), None)
+
+
+def _unmatched(report: Report) -> list[dict[str, Any]]:
+    """The settings of the study's rows that no setting here has."""
+    rows = [tables.split_published(row)[0] for row in report.study.get("published") or ()]
+    return [
+        row
+        for row in rows
+        if not any(all(frame.same(report.setting(cell, k), v) for k, v in row.items()) for cell in report.cells)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- searches
+
+
+def _of_search(report: Report, output_dir: str | Path) -> Built:
+    search = Search(report)
+    own = tables.of_search(search)
+    drawn: dict[str, Drawn | None] = {
+        "search.png": search_figure(search.trials, search.objectives, search.best, search.constraints),
+        "samples.png": sheets.samples(_best(search)) if search.best else None,
+    }
+    kept = {file: figure for file, figure in drawn.items() if figure}
+    answer = one_line("search_answer.md.j2", search=search)
+    values = {
+        **_values(report),
+        "answer": answer,
+        "search": search,
+        "tables": own,
+        "command": confirmation(search, output_dir) if search.best else None,
+        "pictures": {file: one_line("caption.md.j2", drawn=figure) for file, figure in kept.items()},
+        "findings": findings(report),
+    }
+    pages = {f"{page}.md": render(f"search_{page}.md.j2", **values) for page in ("report", "details")}
+    return answer, pages, own, kept
+
+
+def _best(search: Search) -> Report:
+    """A report of the best runs alone, for their pictures: a list, not a grid of all values of each setting."""
+    names = [trial.run.name for trial in search.best]
+    runs = search.report.runs.loc[names].assign(**{SETTING: [trial.name for trial in search.best]})
+    return replace(search.report, runs=runs, keys=[SETTING])
+
+
+# ---------------------------------------------------------------------------------------------- shared
+
+
+def one_line(template: str, **values: Any) -> str:
+    """A rendered template as one line of plain text."""
+    return " ".join(render(template, **values).split())
+
+
+def _values(report: Report) -> dict[str, Any]:
+    """What the first page and the section on provenance need."""
+    known = [p for p in report.provenance.values() if p]
+    fixed: dict[str, list[str]] = {}
+    for key, value in report.manifest["fixed"].items():
+        group, _, rest = key.rpartition(".")
+        if key not in ("training_version", "seed", "dataset") and value is not None:
+            fixed.setdefault(group, []).append(words(value) if rest == "kind" else f"{rest} {words(value)}")
+    seeds = sorted(report.runs["seed"].dropna().unique())
+    reference = report.cells[0].point if report.keys == [SETTING] else {}
+    times = [(p["started"], p["finished"]) for p in known if "started" in p and "finished" in p]
+    seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
+    return {
+        "report": report,
+        "seeds": max((len(cell.usable) for cell in report.cells), default=0),
+        "seed_names": _ranges([int(seed) for seed in seeds]),
+        "space": report.manifest.get("search", {}).get("space", {}),
+        "reference": {k: v for k, v in reference.items() if k != "seed" and v is not None},
+        "fixed": fixed,
+        "code": _distinct([{"code": _code(p)} for p in known], "code"),
+        "shared": {key: own for key in SHARED if (own := _distinct(known, key))},
+        "times": (min(t[0] for t in times), max(t[1] for t in times)) if times else None,
+        "minutes": seconds / 60,
+        "untold": len(report.usable) - sum(bool(report.provenance[run]) for run in report.usable.index),
+    }
+
+
+def _code(provenance: Mapping[str, Any]) -> str:
+    commit = provenance.get("git_commit") or "no commit"
+    return f"{commit}, with local changes" if provenance.get("git_dirty") else commit
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    """The values of a key, the most frequent first, with the number of runs where there are several."""
+    counts = Counter(json.dumps(p[key], sort_keys=True) for p in known if p.get(key) is not None)
+    values = [(json.loads(text), n) for text, n in counts.most_common()]
+    if len(values) > 1 and isinstance(values[0][0], dict):  # only what differs
+        names = {k for v, _ in values for k in v if any(w.get(k) != v[k] for w, _ in values)}
+        values = [({k: v[k] for k in v if k in names}, n) for v, n in values]
+    texts = [(", ".join(f"{k} {w}" for k, w in v.items()) if isinstance(v, dict) else str(v), n) for v, n in values]
+    return [f"{text} ({n} runs)" if len(texts) > 1 else text for text, n in texts]
+
+
+def _summary(report: Report, answer: str) -> dict[str, Any]:
+    """What the index and the page say about a report."""
+    ends = [p["finished"] for p in report.provenance.values() if "finished" in p]
+    return {
+        "title": report.title,
+        "data": ", ".join(sorted({data["name"] for data in report.datasets.values()})),
+        "n_runs": len(report.runs),
+        "n_usable": len(report.usable),
+        "date": max(ends)[:10] if ends else "",
+        "answer": answer,
+    }
+
+
+def index(output_dir: str | Path) -> str:
+    """The list of all reports that were built."""
+    rows = {}
+    for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
+        try:
+            row = json.loads(path.read_text())
+            rows[path.parent.name] = {
+                key: row[key] for key in ("title", "data", "n_runs", "n_usable", "date", "answer")
+            }
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return render("index.md.j2", rows=rows)

@@ -1,0 +1,124 @@
+"""What the panels show against what: measured quantities, limits, and a swept number as an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from experiments.frame import Cell, Report
+from experiments.report.figures.style import plain, spread
+from experiments.wording import short, words
+from vae.config import Config, settings
+
+QUANTITIES = {
+    "kl": "KL (nats per image)",
+    "sse": "SSE (squared error per image)",
+    "ratio": "SSE / closed form",
+}
+
+
+def measured(runs: pd.DataFrame, quantity: str) -> pd.Series:
+    """A quantity of held-out images by run; the ratio is that to the closed form on held-out images, same settings."""
+    if quantity == "ratio":
+        return runs["test_sse"] / runs["test_theory_sse_high"]
+    return runs[f"test_{quantity}"]
+
+
+def living(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The usable runs whose latents carry something, and those that died (dead or collapsed)."""
+    died = cell.usable["outcome"].isin(("dead", "collapsed"))
+    return cell.usable[~died], cell.usable[died]
+
+
+def baseline(report: Report) -> dict[str, float]:
+    """The held-out error without latents: of the class means where the decoder is given the label, else the mean."""
+    found = {}
+    for _, run in report.usable.iterrows():
+        named = run["label_placement.kind"] in ("both", "decoder")
+        found["class means" if named else "mean image"] = run[f"test_baseline_{'class_means' if named else 'mean'}"]
+    return found
+
+
+def limits(heights: Sequence[float], ends: Sequence[float], zoom: float = 0.1) -> tuple[tuple[float, float], bool]:
+    """The range of an axis: around these heights, from zero if that costs little.
+
+    Args:
+        ends: of bars; those that lie far outside are cut.
+        zoom: the least range, as a share of the highest value, so that small differences do not look large.
+
+    Returns:
+        The range and whether a bar is cut.
+    """
+    finite = [v for v in heights if math.isfinite(v)]
+    low, high = min(finite), max(finite)
+    if low >= 0:  # what is measured cannot be negative, so no room for bars that are
+        ends = [max(0.0, end) for end in ends]
+    room = max(0.6 * (high - low), 0.05 * abs(high))
+    inside = [end for end in ends if low - room <= end <= high + room]
+    low, high = min([low, *inside]), max([high, *inside])
+    missing = max(zoom * abs(high) - (high - low), 0.0) / 2
+    low, high = low - missing, high + missing
+    margin = 0.08 * (high - low) or 1.0
+    bottom = -margin / 2 if 0 <= low < 0.4 * high else low - margin
+    cut = any(not bottom <= end <= high + margin for end in ends if math.isfinite(end))
+    return (bottom, high + margin), cut
+
+
+def log_ticks(ax: Axes, which: str, low: float, high: float) -> None:
+    """The range of a logarithmic axis, and a few plain numbers along it."""
+    ticks = list(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)) if high > 4 * low else ():
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        ticks = [float(f"{d}e{e}") for e in decades for d in digits]
+        if sum(low <= v <= high for v in ticks) >= 3:
+            break
+    ticks = [v for v in ticks if low <= v <= high]
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_ticks(spread(ticks, 6), [f"{v:g}" for v in spread(ticks, 6)])
+    axis.set_minor_locator(NullLocator())
+    ax.set(**{f"{which}lim": (low, high)})
+
+
+class NumberAxis:
+    """The main setting as an axis of numbers."""
+
+    def __init__(self, report: Report) -> None:
+        assert report.main is not None
+        self.key = report.main
+        self.values = sorted(float(v) for v in report.values(self.key))
+        self.log = self.values[0] > 0 and self.values[-1] / self.values[0] >= 10
+
+    def at(self, cell: Cell) -> float:
+        return float(cell.settings[self.key])
+
+    def aside(self, x: float, steps: float) -> float:
+        """A position some steps beside x, so that bars do not cover each other."""
+        if self.log:
+            return x * (self.values[-1] / self.values[0]) ** (0.012 * steps)
+        return x + 0.012 * steps * (self.values[-1] - self.values[0])
+
+    @property
+    def label(self) -> str:
+        units = {name: meta["unit"] for name, _, meta, _ in settings(Config())}
+        unit = "variance of a pixel" if self.key == "x_var.value" else units.get(self.key)
+        return plain(f"{short(self.key)} ({unit})" if unit else short(self.key))
+
+    def decorate(self, ax: Axes) -> None:
+        """Scale, label, and a tick at each swept value that has room for its number."""
+        ax.set_xlabel(self.label)
+        if self.log:
+            ax.set_xscale("log")
+        places = np.log(self.values) if self.log else np.array(self.values)
+        places = (places - places[0]) / max(places[-1] - places[0], 1e-300)  # 0 to 1
+        ticks: list[int] = []
+        for i, value in enumerate(self.values):
+            room = 0.035 * (len(words(value)) + 1)  # of a panel that takes a third of the width
+            if not ticks or places[i] - places[ticks[-1]] >= room:
+                ticks.append(i)
+        ax.set_xticks([self.values[i] for i in ticks], [words(self.values[i]) for i in ticks])
+        ax.minorticks_off()

@@ -1,0 +1,80 @@
+"""The runs of several reports on one dataset, on the one axis that their closed form depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from experiments.frame import Report
+from experiments.report.figures import style
+from experiments.report.figures.axes import QUANTITIES, limits, log_ticks, measured
+from experiments.report.figures.closed_form import curves
+
+PLACEMENTS = {"both": "o", "decoder": "^", "encoder": "s", "none": "D"}
+OTHER = "0.6"  # the colour of further numbers of latents
+
+
+def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
+    """Held-out KL, SSE and its ratio to the closed form, by effective variance."""
+    own = {report.name: _runs(report, dataset_hash) for report in reports}
+    own = {name: runs for name, runs in own.items() if not runs.empty}
+    if not own:
+        return None
+    runs = pd.concat(own.values())
+    runs = runs[~runs.index.duplicated()]
+    report = next(report for report in reports if report.name in own)
+    z_dims = sorted({int(k) for k in runs["z_dim"]})
+    coloured = dict(zip(style.spread(z_dims, len(style.COLOURS)), style.COLOURS, strict=False))
+    forms = sorted({c for _, run in runs.iterrows() for c in curves(run) if c.z_dim in coloured},
+                   key=lambda c: (c.z_dim, c.kind))  # fmt: skip
+    died = runs["outcome"].isin(("dead", "collapsed"))
+    low, high = runs["effective_x_var"].min() / 1.5, runs["effective_x_var"].max() * 1.5
+    grid = np.geomspace(low, high, 300)
+    with mpl.rc_context(style.STYLE):
+        figure = style.new_figure(3.6)
+        for ax, (quantity, name) in zip(figure.subplots(1, 3), QUANTITIES.items(), strict=True):
+            for _, group in runs[~died].groupby(["label_placement.kind", "z_dim"]):
+                marker, k = PLACEMENTS[group["label_placement.kind"].iloc[0]], int(group["z_dim"].iloc[0])
+                ax.plot(group["effective_x_var"], measured(group, quantity), linestyle="none", markersize=5,
+                        marker=marker, color=coloured.get(k, OTHER), markerfacecolor="none")  # fmt: skip
+            ax.plot(runs[died]["effective_x_var"], measured(runs[died], quantity), **style.DIED)
+            heights = [*measured(runs, quantity)]
+            if quantity == "ratio":
+                ax.axhline(1, color="0.3", linewidth=0.9, zorder=1)
+                heights.append(1.0)
+            else:
+                for c in forms:
+                    ax.plot(grid, c.at(report, grid)[quantity], linestyle=style.CLOSED_FORM[c.kind][0],
+                            color=coloured[c.z_dim], zorder=1)  # fmt: skip
+            ax.set_ylim(limits(heights, [])[0])
+            ax.set_xscale("log")
+            log_ticks(ax, "x", low, high)
+            ax.set_xlabel("effective x_var")
+            ax.set_ylabel(name)
+        alive = set(runs[~died]["label_placement.kind"])
+        shapes = [
+            style.handle(p, marker=m, markerfacecolor="none", color="0.3") for p, m in PLACEMENTS.items() if p in alive
+        ]
+        if died.any():
+            shapes.append(style.handle("dead or collapsed runs", **style.DIED))
+        swatches = [style.handle(f"z_dim {k}", color=c, linestyle="-", linewidth=4) for k, c in coloured.items()]
+        if len(coloured) < len(z_dims):
+            swatches.append(style.handle("other z_dim", color=OTHER, linestyle="-", linewidth=4))
+        style.legend(figure, swatches, shapes, style.closed_form_handles({c.kind for c in forms}))
+        values = {
+            "dataset": report.datasets[dataset_hash]["name"],
+            "reports": [*own],
+            "runs": len(runs),
+            "kinds": sorted({c.kind for c in forms}),
+            "decoder": "decoder" in set(runs["label_placement.kind"]),
+            "per_dim": "per_dim" in set(runs["objective.kind"]),
+        }
+        return style.Drawn(style.rendered(figure), "joint", values)
+
+
+def _runs(report: Report, dataset_hash: str) -> pd.DataFrame:
+    runs = report.usable
+    return runs if runs.empty else runs[(runs["dataset_hash"] == dataset_hash) & (runs["effective_x_var"] > 0)]

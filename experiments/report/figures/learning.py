@@ -1,0 +1,90 @@
+"""KL and SSE of the training by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from experiments.frame import Cell, Report
+from experiments.report.figures import style
+from experiments.report.figures.axes import QUANTITIES, living
+
+MAX_VALUES = 8
+MAX_LINES = 4
+
+
+def history(run: Mapping[str, Any] | pd.Series, columns: Sequence[str] = ("train_sse", "train_kl")) -> pd.DataFrame:
+    """Columns of history.csv by epoch; empty where they cannot be read."""
+    try:
+        return pd.read_csv(Path(run["path"]) / "history.csv", index_col="epoch")[list(columns)].astype(float)
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame()
+
+
+def mean_history(cell: Cell) -> pd.DataFrame:
+    """The means over a cell's runs, for the epochs that all of them have; over dead runs only if all died."""
+    alive, died = living(cell)
+    found = [own for _, run in (died if alive.empty else alive).iterrows() if not (own := history(run)).empty]
+    if not found:
+        return pd.DataFrame()
+    together = pd.concat(found).groupby(level="epoch")
+    return together.mean()[together.size() == len(found)]
+
+
+def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
+    """A line per value of the main setting, a column of panels per line of the sweep."""
+    must_lines = [line for line in report.lines if any(cell in must_show for cell in line[1])]
+    lines = []
+    for rest, cells in style.spread(report.lines, MAX_LINES, must_lines):
+        means = [(cell, mean_history(cell)) for cell in cells]
+        lines.append((rest, {_value(report, cell): own for cell, own in means if not own.empty}))
+    lines = [(rest, own) for rest, own in lines if own]
+    if not lines:
+        return None
+    names = (
+        {repr(v): style.label({report.main: v}) for v in report.values(report.main)} if report.main else {"None": ""}
+    )
+    used = [v for v in names if any(v in own for _, own in lines)]
+    values = style.spread(used, MAX_VALUES, {_value(report, cell) for cell in must_show})
+    one = len(lines) == 1
+    with mpl.rc_context(style.STYLE):
+        figure = style.new_figure(3.5 if one else 5.4)
+        shape = (1, 2) if one else (2, len(lines))
+        panels = figure.subplots(*shape, sharex=True, sharey=False if one else "row", squeeze=False)
+        for j, (rest, own) in enumerate(lines):
+            for q, quantity in enumerate(("kl", "sse")):
+                ax = panels[0, q] if one else panels[q, j]
+                for i, value in enumerate(values):
+                    if value in own:
+                        y = own[value][f"train_{quantity}"]
+                        look = _style(i) if report.main else {"color": style.COLOURS[0]}
+                        ax.plot(y.index, y, marker="o" if len(y) == 1 else None, **look)
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                if one or j == 0:
+                    ax.set_ylabel(f"training {QUANTITIES[quantity].replace(' (', chr(10) + '(')}")
+                if one or q == 1:
+                    ax.set_xlabel("epoch")
+                if not one and q == 0:
+                    ax.set_title(style.wrapped(style.label(rest), 90 // len(lines)))
+        if report.main:
+            style.legend(figure, [style.handle(names[value], **_style(i)) for i, value in enumerate(values)])
+        drawn = {
+            "died": any(len(living(cell)[1]) for cell in report.cells),
+            "seeds": report.usable["seed"].nunique() > 1,
+            "shown": sum(value in own for _, own in lines for value in values),
+            "total": sum(not cell.usable.empty for cell in report.cells),
+        }
+        return style.Drawn(style.rendered(figure), "learning", drawn)
+
+
+def _value(report: Report, cell: Cell) -> str:
+    return repr(cell.settings[report.main] if report.main else None)
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": style.COLOURS[i], "linestyle": style.DASHES[i % len(style.DASHES)]}

@@ -1,0 +1,65 @@
+"""Sentences from values: the Jinja templates of reports, and what they may call."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from experiments import wording
+from experiments.statistics import Interval
+from vae.metrics import METRICS, Metric
+
+FILTERS = ("number", "interval", "signed", "rate", "percent", "words", "short", "described", "listed", "escape")
+ABSOLUTE = re.compile(r"(?<![\w.:/~<…])(?:/[\w.@+,=~-]+){2,}")
+
+
+def metric(column: str) -> Metric:
+    """The declaration of a column; a plain one for a column that no family declares."""
+    return METRICS.get(column) or Metric(column, "", column, "", column)
+
+
+def noun(column: str) -> str:
+    """A column's name inside a sentence: its heading without the unit."""
+    found = metric(column)
+    return found.heading.removesuffix(f" ({found.unit})")
+
+
+def brief(value: Interval) -> str:
+    """The mean with the digits that its interval warrants, without the interval."""
+    return wording.interval(value).split(" ± ")[0]
+
+
+def names(items: Sequence[str]) -> str:
+    """Names of settings as alternatives; they may contain commas."""
+    if any("," in item for item in items):
+        return "; ".join(items)
+    return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def shortened(text: str) -> str:
+    """The text with no absolute path of this machine: of each, the last two names remain."""
+    return ABSOLUTE.sub(lambda m: "…/" + "/".join(m[0].split("/")[-2:]), text)
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS}
+_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "quoted": shlex.quote}
+_ENVIRONMENT.globals["metric"] = metric
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template of experiments/report/templates, with at most one empty line in a row."""
+    text = _ENVIRONMENT.get_template(template).render(**values)
+    text = re.sub(r" +\n", "\n", shortened(text))
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"

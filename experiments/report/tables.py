@@ -1,0 +1,342 @@
+"""The tables of a report: numbers as they are in CSV, and as they are read in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments.findings import Findings, asked, compare, control
+from experiments.frame import Cell, Report, same
+from experiments.outcome import OUTCOMES
+from experiments.report.render import metric
+from experiments.search_findings import Search, Trial
+from experiments.statistics import Interval, mean_interval
+from experiments.wording import NONE, escape, interval, number, rate, short, signed, words
+from vae.conventions import study_columns
+from vae.metrics import FAMILIES, METRICS
+
+COLUMNS_ON_PAGE_ONE = 7
+ROWS_ON_PAGE_ONE = 20
+OWN_TABLES = ("reconstruction", "theory")  # families whose metrics have tables of their own here
+TITLES = {
+    "likelihood": "Likelihood",
+    "generation": "Generation",
+    "posterior": "Posterior and prior",
+    "similarity": "Similarity of reconstructions",
+}
+STUDY_COLUMNS = {"elbo": ("kl_offset", "r_half_sse"), "per_dim": ("kld_loss", "r_loss")}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Two ends between which a number lies; equal where it is known."""
+
+    low: float
+    high: float
+
+
+def shown(value: Any) -> str:
+    """A value of a table as it is read."""
+    if isinstance(value, Interval):
+        return interval(value)
+    if isinstance(value, Range):
+        low, high = number(value.low), number(value.high)
+        return low if low == high else f"{low} to {high}"
+    return number(value) if isinstance(value, float) else words(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: in the CSV.
+        heading: in Markdown.
+        values: a word, a number, an Interval, a Range or None for each row.
+        show: how a value is written in Markdown.
+        key: whether it names the row; such a column stays when all its values are the same.
+    """
+
+    name: str
+    heading: str
+    values: Sequence[Any]
+    show: Callable[[Any], str] = shown
+    key: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.show(v) for v in self.values]
+
+    def parts(self) -> dict[str, list[Any]]:
+        """As columns of numbers: an interval is `name`, `name_low`, `name_high` and `name_n`."""
+        if any(isinstance(v, Interval) for v in self.values):
+            ends = {"": "mean", "_low": "low", "_high": "high", "_n": "n"}
+        elif any(isinstance(v, Range) for v in self.values):
+            ends = {"_low": "low", "_high": "high"}
+        else:
+            return {self.name: [words(v) if isinstance(v, list) else v for v in self.values]}
+        return {f"{self.name}{end}": [getattr(v, part, None) for v in self.values] for end, part in ends.items()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report; columns without any value are left out."""
+
+    slug: str
+    title: str
+    columns: list[Column]
+
+    @property
+    def filled(self) -> list[Column]:
+        return [c for c in self.columns if c.key or any(text != NONE for text in c.texts)]
+
+    @property
+    def constant(self) -> dict[str, str]:
+        """What is the same in every row, by heading: said in a sentence instead of a column."""
+        several = [c for c in self.filled if not c.key and len(c.values) > 1]
+        return {c.heading: c.texts[0] for c in several if len(set(c.texts)) == 1}
+
+    def csv(self) -> str:
+        parts = {name: values for column in self.filled for name, values in column.parts().items()}
+        return pd.DataFrame(parts).to_csv(index=False, lineterminator="\n")
+
+    def markdown(self, rows: int | None = None) -> str:
+        """The table without its constant columns, in GitHub's Markdown; at most so many rows."""
+        columns = [c for c in self.filled if c.heading not in self.constant]
+        if not columns or not columns[0].values:
+            return ""
+        frame = pd.DataFrame({escape(c.heading): [escape(text) for text in c.texts[:rows]] for c in columns})
+        align = ["left" if any(isinstance(v, str) for v in c.values) else "right" for c in columns]
+        return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def _keys(report: Report, cells: Sequence[Cell]) -> list[Column]:
+    varied = [key for key in report.keys if len(report.values(key)) > 1]
+    return [Column(key, short(key), [c.settings[key] for c in cells], words, key=True) for key in varied]
+
+
+def _metrics(cells: Sequence[Cell], names: Iterable[str]) -> list[Column]:
+    return [Column(name, metric(name).heading, [cell.interval(name) for cell in cells]) for name in names]
+
+
+def _runs(report: Report, living: Report) -> Column:
+    """How many runs the means are over, of how many."""
+    pairs = [(len(own.usable), len(cell.runs)) for own, cell in zip(living.cells, report.cells, strict=True)]
+    return Column("runs", "runs", [str(n) if n == total else f"{n} of {total}" for n, total in pairs])
+
+
+def _theory(cells: Sequence[Cell], split: str, quantity: str) -> Column:
+    """The closed form of KL or SSE: a range for label_placement decoder, which lies between two cases."""
+    ends = [[cell.mean(f"{split}_theory_{quantity}_{end}") for cell in cells] for end in ("low", "high")]
+    heading = f"{metric(f'{split}_{quantity}').heading}, closed form"
+    values = [None if pd.isna(low) else Range(low, high) for low, high in zip(*ends, strict=True)]
+    return Column(f"{split}_theory_{quantity}", heading, values)
+
+
+def _outcomes(report: Report, findings: Findings) -> list[Column]:
+    """What became of the runs: the rate of what the experiment asks about, else what occurs besides ok."""
+    if findings.rates is not None:
+        by_name = {row.name: row.rate for row in findings.rates.rows}
+        name = "_or_".join(findings.rates.outcomes)
+        heading = " or ".join(findings.rates.outcomes)
+        return [Column(name, heading, [by_name.get(cell.name) for cell in report.cells], _rate)]
+    texts = []
+    for cell in report.cells:
+        counts = ((outcome, cell.count(outcome)) for outcome in OUTCOMES[1:])
+        n = len(cell.runs)
+        found = [outcome if count == n else f"{count} of {n} {outcome}" for outcome, count in counts if count]
+        texts.append(", ".join(found) or "ok")
+    return [Column("outcome", "outcome", texts)] if set(texts) != {"ok"} else []
+
+
+def _rate(value: Interval | None) -> str:
+    return NONE if value is None else rate(value)
+
+
+def headline(report: Report, living: Report, findings: Findings) -> Table:
+    """The table of page one: KL, SSE, what the experiment asks about, outcomes, and the closed form if it has room."""
+    cells = living.cells
+    columns = [*_keys(report, cells)]
+    outcomes = _outcomes(report, findings)
+    room = COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes)
+    wanted = list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
+    chosen = (asked(report) + wanted)[: max(room, 1)] if report.study.get("columns") else wanted[: max(room, 1)]
+    columns += _metrics(cells, [name for name in wanted if name in chosen])
+    if room - len(set(chosen)) >= 2:
+        columns += [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")]
+    return Table("headline", "Main numbers", columns + outcomes)
+
+
+def wide(report: Report, living: Report) -> Table:
+    """Everything that page one leaves out: number of runs, effective x_var, closed form, all columns asked for."""
+    cells = living.cells
+    more = [c for c in asked(report) if c not in ("test_kl", "test_sse")]
+    effective = [cell.mean("effective_x_var") for cell in cells]
+    return Table("settings", "All settings", [
+        *_keys(report, cells),
+        _runs(report, living),
+        Column("effective_x_var", "effective x_var", [float(f"{v:.6g}") for v in effective], words),
+        *_metrics(cells, ["test_kl"]),
+        _theory(cells, "test", "kl"),
+        *_metrics(cells, ["test_sse"]),
+        _theory(cells, "test", "sse"),
+        *_metrics(cells, more),
+    ])  # fmt: skip
+
+
+def changes(report: Report, living: Report) -> Table | None:
+    """What changes from each setting's control, the earlier setting that differs in the fewest keys; paired by seed."""
+    cells = [cell for cell in living.cells if len(cell.usable)]
+    pairs = [(cell, base) for i, cell in enumerate(cells) if (base := control(cells, i)) is not None]
+    names = asked(report)
+    found = {name: [compare(name, base, cell, "").change for cell, base in pairs] for name in names}
+    if not any(change.n > 1 for own in found.values() for change in own):
+        return None
+    columns = [Column("setting", "setting", [cell.name for cell, _ in pairs], key=True)]
+    columns += [Column("control", "compared with", [base.name for _, base in pairs], key=True)]
+    columns += [Column(name, metric(name).heading, found[name], signed) for name in names]
+    return Table("changes", "Changes", columns)
+
+
+def of_family(report: Report, living: Report, family: str) -> Table | None:
+    """The metrics of a family on held-out images; those on training and validation images are in runs.csv."""
+    names = [n for n, m in METRICS.items() if m.family == family and not n.startswith(("train_", "val_"))]
+    names = [n for n in names if n in report.runs and pd.api.types.is_numeric_dtype(report.runs[n])]
+    if not any(len(cell.values(name)) for cell in living.cells for name in names):
+        return None
+    title = TITLES.get(family, family.capitalize())
+    return Table(family, title, [*_keys(report, living.cells), *_metrics(living.cells, names)])
+
+
+def train_test(report: Report, living: Report) -> Table:
+    """Training against held-out images, the difference taken within each run, and training against the closed form."""
+    cells = living.cells
+    columns = _keys(report, cells)
+    for quantity, name in (("kl", "KL"), ("sse", "SSE")):
+        train, test = f"train_{quantity}", f"test_{quantity}"
+        gaps = [mean_interval((cell.values(test) - cell.values(train)).dropna()) for cell in cells]
+        columns += _metrics(cells, [train, test])
+        columns.append(Column(f"gap_{quantity}", f"{name}, held-out less training", gaps, signed))
+    ratios = [cell.interval("sse_ratio") for cell in cells]
+    return Table("train_test", "Training and held-out images", [
+        *columns, Column("sse_ratio", "training SSE / closed form at equal KL", ratios)
+    ])  # fmt: skip
+
+
+def failures(report: Report, findings: Findings) -> Table | None:
+    """How often each outcome other than ok occurs; those that leave no numbers are counted among all runs."""
+    cells = report.cells
+    columns = [*_keys(report, cells), Column("n_runs", "runs", [len(cell.runs) for cell in cells], key=True)]
+    for failure in findings.failures:
+        columns.append(Column(failure.outcome, failure.outcome, [failure.rates[cell.name] for cell in cells], _rate))
+    if findings.rates is not None and any(row.change for row in findings.rates.rows):
+        by_name = {row.name: row for row in findings.rates.rows}
+        rows = [by_name.get(cell.name) for cell in cells]
+        points = [row.change if row else None for row in rows]
+        columns += [
+            Column("control", "compared with", [row.against if row else None for row in rows]),
+            Column("change", "change of the rate", points, _points),
+        ]
+    return Table("failures", "Outcomes", columns) if findings.failures else None
+
+
+def _points(change: Interval | None) -> str:
+    """A difference of rates in percentage points."""
+    if change is None:
+        return NONE
+    return f"{100 * change.mean:+.0f} points ({100 * change.low:+.0f} to {100 * change.high:+.0f})"
+
+
+def published(report: Report, living: Report) -> Table | None:
+    """The study's figures beside ours in its own columns; only where its experiment names any."""
+    if not report.study.get("published"):
+        return None
+    cells, columns = living.cells, _keys(report, living.cells)
+    quoted = [quoted_row(report, cell) for cell in cells]
+    for objective in report.objectives:
+        for name in STUDY_COLUMNS[objective]:
+            heading = metric(f"test_{name}").heading
+            here = [report.setting(cell, "objective") == objective for cell in cells]
+            forms = [_study_theory(cell, name) if own else None for cell, own in zip(cells, here, strict=True)]
+            columns += _metrics(cells, [f"test_{name}"])
+            columns.append(Column(f"theory_{name}", f"{heading}, closed form", forms))
+            columns.append(Column(f"published_{name}", f"{heading}, published", [q.get(name) for q in quoted], words))
+    columns.append(Column("note", "the study, in our words", [q.get("note") for q in quoted]))
+    return Table("published", "Published figures", columns)
+
+
+def _study_theory(cell: Cell, column: str) -> Range | None:
+    """The closed form on held-out images in a study's column."""
+    values = {q: cell.mean(f"test_theory_{q}") for q in ("kl_low", "kl_high", "sse_low", "sse_high")}
+    if any(map(pd.isna, values.values())):
+        return None
+    sizes = cell.mean("input_dim"), cell.mean("z_dim")
+    ends = [study_columns(values[f"sse_{end}"], values[f"kl_{end}"], *sizes)[column] for end in ("low", "high")]
+    return Range(*ends)
+
+
+def split_published(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row of the study's table as its settings and the rest: figures by column, and the note."""
+    figures = {"note", *(c for table in STUDY_COLUMNS.values() for c in table)}
+    return {k: v for k, v in row.items() if k not in figures}, {k: v for k, v in row.items() if k in figures}
+
+
+def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
+    """The rows of the study's table whose settings a cell has, swept or fixed, as one."""
+    found: dict[str, Any] = {}
+    for row in report.study["published"]:
+        settings, figures = split_published(row)
+        if all(same(report.setting(cell, key), value) for key, value in settings.items()):
+            found |= figures
+    return found
+
+
+def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, Table]:
+    """Every table of a report by its slug, in the order of the report.
+
+    Args:
+        living: the report without runs that died where others did not (`survivors`).
+    """
+    families = [f for f in FAMILIES if f not in OWN_TABLES]
+    found: Iterable[Table | None] = (
+        headline(report, living, findings),
+        wide(report, living),
+        changes(report, living),
+        failures(report, findings),
+        published(report, living),
+        *(of_family(report, living, family) for family in families),
+        train_test(report, living),
+    )
+    return {table.slug: table for table in found if table is not None}
+
+
+def of_search(search: Search) -> dict[str, Table]:
+    """The best trials, and all of them in their order; one run each, so no intervals."""
+    limits = [c["column"] for c in search.constraints]
+    names = list(dict.fromkeys([*search.objectives, *limits, "test_kl", "test_sse", "sample_ffd"]))
+    names = [name for name in names if name in search.report.runs]
+
+    def columns(trials: Sequence[Trial]) -> list[Column]:
+        return [
+            Column("trial", "trial", [trial.number for trial in trials]),
+            *(Column(k, short(k), [t.settings.get(k) for t in trials], words, key=True) for k in search.report.keys),
+            *(Column(n, metric(n).heading, [float(t.run[n]) for t in trials]) for n in names),
+        ]
+
+    title = "Pareto front" if len(search.objectives) == 2 else "The best settings"
+    best = {"best": Table("best", title, columns(search.ranked)[:COLUMNS_ON_PAGE_ONE])} if search.ranked else {}
+    outcomes = Column("outcome", "outcome", [trial.run["outcome"] for trial in search.trials])
+    kept = Column("allowed", "keeps the constraints", [trial.allowed for trial in search.trials])
+    every = [*columns(search.trials), outcomes, *([kept] if search.constraints else [])]
+    return {**best, "trials": Table("trials", "All trials", every)}
+
+
+def runs_csv(report: Report) -> str:
+    """One row per run: outcome, settings in use, and every number, at full precision."""
+    left = [c for c in ("path", "usable", "failures", "status") if c in report.runs]
+    frame = report.runs.drop(columns=left)
+    lead = ["outcome", "reason", *report.keys, "seed"]
+    return frame[[*lead, *frame.columns.difference(lead, sort=False)]].to_csv(lineterminator="\n")

@@ -1,0 +1,143 @@
+"""Writes the page. A run's page is written only if what it shows has changed: its first line holds a hash of that."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from experiments.frame import Report
+from experiments.report.render import shortened
+from experiments.site import data
+from experiments.site.cards import Card, reference_cards, report_html, user_cards, write_strips
+from experiments.site.data import Entry
+from experiments.store import runs_dir, write_atomic
+from experiments.wording import number, words
+
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+WRITERS = 8  # most of the time of writing is spent waiting for the disk
+
+
+def refresh(output_dir: str | Path) -> None:
+    """Brings the page up to date at the end of a sweep, which a failure here must not spoil: it is one line."""
+    try:
+        print(f"page: {write(output_dir)}", file=sys.stderr)
+    except Exception as e:
+        print(f"the page was not written ({type(e).__name__}: {' '.join(str(e).split())})", file=sys.stderr)
+
+
+def write(output_dir: str | Path) -> Path:
+    """Brings the page up to date.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        OSError: if nothing can be written there.
+    """
+    root, pages = Path(output_dir), Path(output_dir) / "pages"
+    pages.mkdir(parents=True, exist_ok=True)
+    own = user_cards(output_dir)
+    reports = [card.report for card in own if card.report is not None]
+    shipped = reference_cards(output_dir)
+    entries = data.read_entries(reports, output_dir)
+    templates = environment()
+    _write_changed(pages / "plotly.min.js", get_plotlyjs().encode())
+    for asset in ("site.css", "site.js"):
+        _write_changed(pages / asset, (TEMPLATES / asset).read_bytes())
+    write_strips(own, runs_dir(output_dir), pages / "strips")
+    write_report_pages([*own, *shipped], root, templates)
+    write_run_pages(entries, reports, pages, templates)
+    text = templates.get_template("index.html").render(
+        own=own, shipped=shipped, data=data.table_data(entries), readme=(root / "README.md").exists()
+    )
+    _write_changed(root / "index.html", text.encode())
+    return root / "index.html"
+
+
+def environment() -> Environment:
+    """The templates; all text in them is escaped, JSON too: `<` in it is written as \\u003c."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.filters |= {"number": number, "shortened": shortened, "words": words}
+    return made
+
+
+def write_report_pages(cards: Sequence[Card], root: Path, templates: Environment) -> None:
+    """One page for each report that there is."""
+    for kind in ("reports", "reference"):
+        folder = root / "pages" / kind
+        folder.mkdir(exist_ok=True)
+        own = {f"{card.name}.html": card for card in cards if card.kind == kind and card.text}
+        for name, card in own.items():
+            page, details = report_html(card)
+            text = templates.get_template("report.html").render(card=card, page=page, details=details)
+            _write_changed(folder / name, text.encode())
+        _remove_others(folder, own)
+
+
+def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: Path, templates: Environment) -> None:
+    """One page for each run, written where it is missing or shows something else; pages of removed runs are removed."""
+    template = templates.get_template("run.html")
+    titles = {report.name: report.title for report in reports}
+
+    def write_page(entry: Entry) -> None:
+        path, mark = pages / f"{entry.name}.html", fingerprint(entry)
+        if _mark(path) != mark:
+            shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
+            shown |= {"provenance": data.provenance(entry), "metrics": data.all_metrics(entry), "main": data.MAIN}
+            write_atomic(path, template.render(entry=entry, mark=mark, **shown).encode())
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write_page, entries))  # so that an error is raised here
+    _remove_others(pages, {f"{entry.name}.html" for entry in entries})
+
+
+def fingerprint(entry: Entry) -> str:
+    """A hash of all that decides a run's page."""
+    metrics = entry.folder.path / "metrics"
+    stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
+    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, entry.facts is None]
+    return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _program() -> bytes:
+    """A hash of what makes the pages."""
+    files = [*sorted(HERE.glob("*.py")), *sorted(TEMPLATES.iterdir())]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
+
+
+def _mark(path: Path) -> str:
+    """The hash in a page's first line; "" without a page."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            return f.readline().removeprefix("<!doctype html><!-- ").removesuffix(" -->\n")
+    except (OSError, ValueError):
+        return ""
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    if not (path.exists() and path.read_bytes() == content):
+        write_atomic(path, content)
+
+
+def _remove_others(folder: Path, names: Iterable[str]) -> None:
+    """Removes the pages of what is no longer there."""
+    for path in folder.glob("*.html"):
+        if path.name not in names:
+            path.unlink(missing_ok=True)

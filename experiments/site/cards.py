@@ -1,0 +1,211 @@
+"""Experiments as cards, and their reports as pages."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from PIL import Image
+
+from experiments.frame import Report, ReportError, read
+from experiments.report.render import shortened
+from experiments.site.data import read_object
+from experiments.store import reports_dir, write_atomic
+from experiments.wording import described, listed
+
+TILES = 8  # of a strip, at most
+SOURCES = ("sweep.json", "report.md")  # a folder with one of them is a report
+SAMPLES = (2, 5)  # rows and columns of a tile
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """A report as the page shows it: an experiment of the user, a reference report, or one without runs of its own.
+
+    Attributes:
+        folder: of the report.
+        report: its manifest and runs; None where it has none or they cannot be read.
+        problem: why the report cannot be read; "" if it can.
+    """
+
+    folder: Path
+    report: Report | None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """`reports` or `reference`: the folder in outputs/, and in the page's own."""
+        return self.folder.parent.name
+
+    @cached_property
+    def summary(self) -> dict[str, str]:
+        """The texts of summary.json: `title`, `answer`, `advice`, `data`."""
+        found = read_object(self.folder / "summary.json")
+        return {key: shortened(value) for key, value in found.items() if isinstance(value, str)}
+
+    @cached_property
+    def text(self) -> str:
+        """Page one of the report; "" where it has not been made."""
+        path = self.folder / "report.md"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def title(self) -> str:
+        heading = re.search(r"^# (.+)$", self.text, re.MULTILINE)
+        return self.summary.get("title") or (self.report.title if self.report else heading[1] if heading else self.name)
+
+    @property
+    def data(self) -> str:
+        return listed([str(d["name"]) for d in self.report.datasets.values()]) if self.report else ""
+
+    @property
+    def figure(self) -> str:
+        """The first picture of the report, a path in its folder; "" without one."""
+        found = re.search(r"!\[[^\]]*\]\(([^)\s]+)\)", self.text)
+        return found[1] if found and (self.folder / found[1]).exists() else ""
+
+    @cached_property
+    def started(self) -> float:
+        """When the sweep was last started, or a report without runs was made, in seconds since 1970."""
+        return next(path.stat().st_mtime for name in SOURCES if (path := self.folder / name).exists())
+
+    @property
+    def date(self) -> str:
+        return datetime.date.fromtimestamp(self.started).isoformat()
+
+    def count(self, outcome: str) -> int:
+        return 0 if self.report is None else int((self.report.runs["outcome"] == outcome).sum())
+
+    @cached_property
+    def tiles(self) -> tuple[dict[str, str], str]:
+        """Runs whose samples show the swept setting, with its value in words; and their other settings, in words."""
+        if self.report is None:
+            return {}, ""
+        key = self.report.main
+        drawn = [(rest, [cell for cell in cells if has_pictures(cell.first)]) for rest, cells in self.report.lines]
+        rest, cells = max(drawn, key=lambda line: len(line[1]))
+        few = spread(cells, TILES)
+        return {str(c.first.name): described({key: c.settings[key]} if key else {}) for c in few}, described(rest)
+
+
+def user_cards(output_dir: str | Path) -> list[Card]:
+    """The cards of outputs/reports, the newest first."""
+    cards = []
+    for folder in {path.parent for name in SOURCES for path in reports_dir(output_dir).glob(f"*/{name}")}:
+        try:
+            made = read(folder.name, output_dir, families=()) if (folder / SOURCES[0]).exists() else None
+            cards.append(Card(folder, made))
+        except ReportError as e:
+            cards.append(Card(folder, None, shortened(str(e))))
+    return sorted(cards, key=lambda card: (-card.started, card.name))
+
+
+def reference_cards(output_dir: str | Path) -> list[Card]:
+    """The cards of outputs/reference, by title."""
+    cards = [Card(path.parent, None) for path in (Path(output_dir) / "reference").glob("*/report.md")]
+    return sorted(cards, key=lambda card: (card.title, card.name))
+
+
+def spread(items: Sequence[Any], n: int) -> list[Any]:
+    """At most n of the items, evenly, the first and the last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]
+
+
+# ---------------------------------------------------------------------------------------------- pictures of a card
+
+
+def has_pictures(run: Any) -> bool:
+    return run is not None and (Path(run["path"]) / "pictures.npz").exists()
+
+
+def write_strips(cards: Sequence[Card], runs: Path, folder: Path) -> None:
+    """A PNG file with a few samples for each run that a card shows; the others are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {run for card in cards for run in card.tiles[0]}
+    for name in names:
+        path, source = folder / f"{name}.png", runs / name / "pictures.npz"
+        if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+            write_atomic(path, strip(source))
+    for path in folder.glob("*.png"):
+        if path.stem not in names:
+            path.unlink(missing_ok=True)
+
+
+def strip(pictures: Path) -> bytes:
+    """A PNG file of the first samples of a pictures.npz, one of each class first."""
+    rows, columns = SAMPLES
+    try:
+        with np.load(pictures) as arrays:
+            samples = arrays["samples"]  # (R, N, C, H, W)
+    except (OSError, ValueError, KeyError):
+        samples = np.zeros((1, 1, 1, 1, 1), np.uint8)
+    few = np.moveaxis(samples.swapaxes(0, 1), 2, -1).reshape(-1, *samples.shape[3:], samples.shape[2])  # (n, H, W, C)
+    sheet = np.zeros((rows * columns, *few.shape[1:]), np.uint8)
+    sheet[: len(few)] = few[: rows * columns]
+    lines = [np.concatenate(list(line), axis=1) for line in sheet.reshape(rows, columns, *few.shape[1:])]
+    picture = np.concatenate(lines)  # (rows·H, columns·W, C)
+    made = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(made, "PNG")
+    return made.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------- reports as pages
+
+
+def report_html(card: Card) -> tuple[str, str]:
+    """report.md and details.md as HTML; HTML in them is shown as text. "" for details.md if there is none."""
+    base, details = f"../../{card.kind}/{quote(card.name)}/", card.folder / "details.md"
+    more = details.read_text(errors="replace") if details.exists() else ""
+    return _html(card.text, base, 0), _html(more, base, 1)
+
+
+def _html(text: str, base: str, deeper: int) -> str:
+    """Markdown as HTML.
+
+    Args:
+        base: what stands before relative links.
+        deeper: by how many levels the headings are lowered.
+    """
+    made = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = made.parse(text)
+    for token in [t for outer in tokens for t in (outer, *(outer.children or []))]:
+        _adapt(token, base, deeper)
+    return made.renderer.render(tokens, made.options, {})
+
+
+def _adapt(token: Token, base: str, deeper: int) -> None:
+    if token.type in ("heading_open", "heading_close"):
+        token.tag = f"h{min(6, int(token.tag[1]) + deeper)}"
+    elif token.type == "link_open":
+        token.attrSet("href", _link(str(token.attrGet("href")), base))
+    elif token.type == "image":
+        token.attrSet("src", _link(str(token.attrGet("src")), base))
+        token.attrSet("loading", "lazy")
+
+
+def _link(target: str, base: str) -> str:
+    """A link of a report, from its page: other reports are opened as pages too."""
+    if urlsplit(target).scheme or target.startswith(("#", "/")):
+        return target
+    if target.partition("#")[0] == "details.md":
+        return "#details"
+    other = re.fullmatch(r"\.\./(?:\.\./(reports|reference)/)?([^/]+)/report\.md(#.*)?", target)
+    if other:
+        return f"../{other[1] or base.split('/')[2]}/{other[2]}.html"
+    return base + target

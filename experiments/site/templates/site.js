@@ -1,0 +1,503 @@
+// The index (table, plot, comparison), the plots of a run's page and sortable tables. A classic script, because modules
+// do not load from disk. What the index shows is in the address after #, so that every view has a link: facets such as
+// experiment=xvar&x_var.value=0.1, q=words, sort=-test_sse, colour=seed, plot=mnist, compare=RUN&compare=RUN.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const MARKERS = ["circle", "triangle-up", "square", "diamond", "triangle-down", "cross", "x", "star"];
+const PAGE = 100; // rows drawn at once
+const ASSETS = document.currentScript.dataset.assets;
+
+/** An element; its children are text or elements, never read as HTML. A function among the attributes listens. */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(name, value);
+    else if (value === true || value === false) made.toggleAttribute(name, value);
+    else if (value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** A number with four significant digits, without an exponent where that is readable. */
+function number(value) {
+  if (value === null || value === undefined) return "–";
+  if (value === 0 || Number.isInteger(value)) return String(value);
+  const exponent = Math.floor(Math.log10(Math.abs(value)));
+  return exponent < -5 || exponent > 6 ? value.toPrecision(4) : value.toFixed(Math.max(0, 3 - exponent));
+}
+
+const words = (value) => (value === null || value === undefined ? "–" : String(value));
+
+/** Text for plotly, which reads some tags in its labels. */
+const literal = (text) => words(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+// ------------------------------------------------------------------------------------------------ plots
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function axis(title) {
+  return { title: { text: literal(title) }, gridcolor: colour("line"), linecolor: colour("quiet"), zeroline: false };
+}
+
+/** Plotly is large: it is loaded when something is to be drawn, after the page is shown. */
+let loading = null;
+function plotly() {
+  loading ??= new Promise((loaded, failed) => {
+    const script = element("script", { src: `${ASSETS}/plotly.min.js`, load: loaded, error: failed });
+    setTimeout(() => document.head.append(script));
+  });
+  return loading;
+}
+
+async function plot(target, traces, layout, displayModeBar = false) {
+  await plotly();
+  const base = {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: colour("text"), family: "system-ui, sans-serif", size: 13 },
+    margin: { l: 60, r: 15, t: 15, b: 50 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("text") },
+    hoverlabel: { bgcolor: colour("ground"), font: { color: colour("text") } },
+  };
+  return Plotly.react(target, traces, { ...base, ...layout }, { responsive: true, displaylogo: false, displayModeBar });
+}
+
+function onThemeChange(draw) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+}
+
+function drawRun(data) {
+  const always = ["train_kl", "train_sse", "train_loss"];
+  const shown = data.history.filter(([name, , y]) => always.includes(name) || y.some((v) => v !== y[0]));
+  const panels = shown.map(([, title]) => element("div", { role: "img", "aria-label": `${title} by epoch` }));
+  // All panels first: each is drawn as wide as it will stay.
+  $("learning")?.replaceChildren(...shown.map(([, title], i) => element("figure", {}, element("figcaption", {}, title), panels[i])));
+  shown.forEach(([, , y], i) => {
+    const line = { x: data.epoch, y, mode: y.length === 1 ? "markers" : "lines", line: { color: colour("c0") } };
+    plot(panels[i], [line], { xaxis: axis("epoch"), yaxis: axis("") });
+  });
+  if (data.kl_per_dim.length) {
+    const order = data.kl_per_dim.map((_, i) => i).sort((a, b) => data.kl_per_dim[b] - data.kl_per_dim[a]);
+    const rank = order.map((_, i) => i + 1);
+    const bars = {
+      type: "bar", name: "this run", x: rank, y: order.map((i) => data.kl_per_dim[i]),
+      text: order.map((i) => `dimension ${i}`), textposition: "none", marker: { color: colour("c0") },
+    };
+    const closed = data.closed_form.map(({ name, dash, kl }) => (
+      { name, x: rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } }
+    ));
+    const legend = { orientation: "h", y: 1, yanchor: "bottom" };
+    plot($("kl-per-dim"), [bars, ...closed], {
+      xaxis: axis("latent dimension by rank"), yaxis: axis("KL (nats per image)"), showlegend: closed.length > 0, legend,
+    });
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ the index
+
+function browse(data) {
+  const columnOf = ([key, heading, title, main], isNumber) => ({ key, heading, title, main, isNumber });
+  const settings = data.settings.map((column) => columnOf(column, false));
+  const numbers = data.numbers.map((column) => columnOf(column, true));
+  const lead = [
+    { key: "run", heading: "run", title: "ten hex digits that identify the run: a hash of its settings and data" },
+    { key: "outcome", heading: "outcome", title: "what became of the run; point at it to see why" },
+    { key: "experiment", heading: "experiment", title: "the experiments that contain the run" },
+  ];
+  const runs = data.runs.map((run, index) => {
+    const values = { run: run.run, outcome: run.outcome, experiment: run.reports.join(", ") || "none" };
+    settings.forEach(({ key }, i) => { values[key] = run.settings[i]; });
+    numbers.forEach(({ key }, i) => { values[key] = run.numbers[i]; });
+    const named = settings.map(({ key, heading }) => `${heading}=${words(values[key])}`.toLowerCase());
+    const text = [run.run, run.outcome, run.reason, values.experiment, ...named].join(" ").toLowerCase();
+    const pictures = run.pictures.map((i) => data.pictures[i]);
+    return { ...run, index, values, pictures, named: new Set(named), text };
+  });
+  const byName = new Map(runs.map((run) => [run.run, run]));
+  const folder = (run) => `runs/${encodeURIComponent(run.run)}`;
+  const page = (run) => `pages/${encodeURIComponent(run.run)}.html`;
+  const varying = (among) => {
+    const known = among.filter((run) => run.settings.length);
+    return settings.filter(({ key }) => known.some((run) => run.values[key] !== known[0].values[key]));
+  };
+  const facetValues = (run, key) => (key === "experiment" && run.reports.length ? run.reports : [words(run.values[key])]);
+
+  const facets = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)]
+    .map((key) => ({ key, values: [...new Set(runs.flatMap((run) => facetValues(run, key)))] }))
+    .filter(({ values }) => values.length > 1 && values.length <= 40);
+  const byKey = new Map([...lead, ...settings, ...numbers].map((column) => [column.key, column]));
+  const heading = (key) => byKey.get(key).heading;
+  const colours = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)];
+  const mainNumbers = numbers.filter(({ main }) => main);
+  const moreNumbers = numbers.filter(({ main }) => !main);
+  const shownNumbers = new Set();
+  const chosen = new Set(); // names of the runs to compare
+  let state = new URLSearchParams();
+  let limit = PAGE;
+  let listening = false;
+
+  const order = new Intl.Collator("en", { numeric: true }).compare;
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : order(words(a), words(b)));
+  const matches = (run) =>
+    facets.every(({ key }) => !state.has(key) || facetValues(run, key).includes(state.get(key))) &&
+    (state.get("q") ?? "").toLowerCase().split(/\s+/)
+      .every((term) => (term.includes("=") ? run.named.has(term) : run.text.includes(term)));
+
+  function set(key, value) {
+    if (value) state.set(key, value);
+    else state.delete(key);
+    history.replaceState(null, "", `#${state}`);
+    limit = PAGE;
+    draw();
+  }
+
+  function sorted(found) {
+    const sort = state.get("sort") ?? "run";
+    const key = sort.replace(/^-/, "");
+    const sign = sort.startsWith("-") ? -1 : 1;
+    return found.sort((a, b) => {
+      const [x, y] = [a.values[key] ?? null, b.values[key] ?? null];
+      if (x === null || y === null) return (x === null) - (y === null); // what has no value comes last
+      return sign * compare(x, y) || order(a.run, b.run);
+    });
+  }
+
+  const badge = (run) => element("span", { class: `outcome ${run.outcome}`, title: run.reason }, run.outcome);
+
+  // ---------------------------------------------------------------------------------------------- table
+
+  function headCell({ key, heading, title, isNumber }) {
+    const sort = state.get("sort") ?? "run";
+    const active = sort.replace(/^-/, "") === key;
+    const next = active && !sort.startsWith("-") ? `-${key}` : key;
+    const button = element("button", { type: "button", title: title ?? key, "data-sort": key, click: () => {
+      set("sort", next);
+      document.querySelector(`[data-sort="${CSS.escape(key)}"]`).focus();
+    } }, heading);
+    const direction = sort.startsWith("-") ? "descending" : "ascending";
+    return element("th", { scope: "col", class: isNumber ? "number" : null, "aria-sort": active ? direction : "none" }, button);
+  }
+
+  function cell(run, key, isNumber) {
+    const value = run.values[key];
+    const text = isNumber ? number(value) : words(value);
+    return element("td", { class: isNumber || typeof value === "number" ? "number" : null, title: text }, text);
+  }
+
+  function bodyRow(run, columns) {
+    const box = element("input", {
+      type: "checkbox", "aria-label": `Compare ${run.run}`, change: (event) => choose(run, event.target.checked),
+    });
+    box.checked = chosen.has(run.run);
+    const show = (event) => showCard(run, event.target.getBoundingClientRect());
+    const link = element("a", { href: page(run), title: run.run, mouseenter: show, focus: show, mouseleave: hideCard, blur: hideCard }, run.fingerprint);
+    return element("tr", {},
+      element("td", {}, box), element("td", {}, link), element("td", {}, badge(run)),
+      ...columns.map(({ key, isNumber }) => cell(run, key, isNumber)));
+  }
+
+  function drawTable(found) {
+    const columns = [
+      ...mainNumbers, ...varying(found), byKey.get("experiment"), ...moreNumbers.filter(({ key }) => shownNumbers.has(key)),
+    ];
+    const boxes = element("th", { scope: "col" }, element("span", {}, "compare"));
+    $("table").tHead.replaceChildren(element("tr", {}, boxes, ...[...lead.slice(0, 2), ...columns].map(headCell)));
+    $("table").tBodies[0].replaceChildren(...found.slice(0, limit).map((run) => bodyRow(run, columns)));
+    $("more").hidden = found.length <= limit;
+    $("more").textContent = `Show ${Math.min(PAGE, found.length - limit)} more of ${found.length}`;
+    $("count").textContent = found.length === runs.length ? `${runs.length} runs` : `${found.length} of ${runs.length} runs`;
+    const known = found.find((run) => run.settings.length);
+    const same = settings.filter((column) => known && !columns.includes(column) && known.values[column.key] !== null)
+      .map(({ key, heading }) => `${heading} ${words(known.values[key])}`);
+    $("fixed").textContent = same.length ? `These are the same in all of them: ${same.join(", ")}.` : "";
+  }
+
+  function choose(run, on) {
+    if (on) chosen.add(run.run);
+    else chosen.delete(run.run);
+    $("compare").disabled = chosen.size < 2 || chosen.size > 6;
+    $("compare").textContent = chosen.size === 0 ? "Compare" : `Compare ${chosen.size} run${chosen.size === 1 ? "" : "s"} (2 to 6)`;
+    $("clear").hidden = chosen.size === 0;
+  }
+
+  // ---------------------------------------------------------------------------------------------- card
+
+  function showCard(run, at) {
+    const samples = run.pictures.includes("samples.png")
+      ? element("img", { src: `${folder(run)}/samples.png`, alt: "Samples" }) : "no samples";
+    const differing = varying(runs).map(({ key, heading }) => `${heading} ${words(run.values[key])}`).join(", ");
+    const figures = `KL ${number(run.values.test_kl)}, SSE ${number(run.values.test_sse)}`;
+    $("card").replaceChildren(element("b", {}, `${run.outcome}: `), `${figures}; ${differing}`, samples);
+    $("card").hidden = false;
+    const { width } = $("card").getBoundingClientRect();
+    const left = at.right + 12 + width < innerWidth ? at.right + 12 : Math.max(8, at.left - 12 - width);
+    $("card").style.left = `${left}px`;
+    const top = Math.max(8, Math.min(at.top, innerHeight - 400));
+    $("card").style.top = `${top}px`;
+  }
+
+  function hideCard() {
+    $("card").hidden = true;
+  }
+
+  // ---------------------------------------------------------------------------------------------- plot
+
+  const shownBoth = (run) => run.values.test_kl !== null && run.values.test_sse !== null
+    && run.values.test_kl !== undefined;
+
+  /** Scale of an axis around these values, with some room. */
+  function scale(values, log) {
+    const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => (log ? Math.log10(v) : v));
+    const room = 0.06 * (high - low) || 0.5;
+    const dtick = log ? (high - low < 2.5 ? "D2" : 1) : null;
+    return { type: log ? "log" : "linear", range: [low - room, high + room], dtick };
+  }
+
+  function groups(drawn, by) {
+    const made = new Map();
+    for (const run of drawn) {
+      const name = words(run.values[by]);
+      made.set(name, [...(made.get(name) ?? []), run]);
+    }
+    return [...made].sort(([a], [b]) => order(a, b));
+  }
+
+  function runTraces(drawn) {
+    const by = $("colour").value;
+    const points = (own, marker, more) => ({
+      x: own.map((run) => run.values.test_kl), y: own.map((run) => run.values.test_sse),
+      customdata: own.map((run) => run.index), mode: "markers", hoverinfo: "none", ...more,
+      marker: { size: 9, opacity: 0.85, ...marker },
+    });
+    const values = new Set(drawn.map((run) => run.values[by]));
+    if (values.size > MARKERS.length * 2 && [...values].every((v) => typeof v === "number")) {
+      const colorbar = { title: { text: literal(heading(by)) } };
+      const marker = { color: drawn.map((run) => run.values[by]), colorscale: "Viridis", showscale: true, colorbar };
+      return [points(drawn, marker, { showlegend: false })];
+    }
+    return groups(drawn, by).map(([name, own], i) => {
+      const symbol = MARKERS[i % 8] + (Math.floor(i / 8) % 2 ? "-open" : "");
+      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(`${heading(by)} ${name}`) });
+    });
+  }
+
+  /** The closed forms of these runs; each has its number of latent dimensions at its end among them. */
+  function curveTraces(drawn, highestKl, leastSse) {
+    const styles = new Set();
+    const ends = []; // where two curves of one k end together, one of them is labelled
+    return [...new Set(drawn.flatMap((run) => run.curves))].map((i) => {
+      const { name, title, k, dash, kl, sse } = data.curves[i];
+      const end = kl.findIndex((x, j) => x <= highestKl && sse[j] >= leastSse);
+      const first = !styles.has(name);
+      const close = (a, b) => Math.abs(a - b) < 0.05 * Math.max(a, b);
+      const label = ends.some((e) => e.k === k && close(e.kl, kl[end]) && close(e.sse, sse[end])) ? "" : `k = ${k}`;
+      ends.push({ k, kl: kl[end], sse: sse[end] });
+      styles.add(name);
+      return {
+        x: kl, y: sse, name, mode: "lines+text", textposition: "bottom left", textfont: { color: colour("quiet") },
+        text: kl.map((_, j) => (j === end ? label : "")), hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
+        line: { dash, color: colour("quiet"), width: 1.6 }, legendgroup: name, showlegend: first,
+      };
+    });
+  }
+
+  /** Fills the selector of the dataset; returns the one to draw: that of the address, or the one with most runs. */
+  function chosenDataset(scored) {
+    const counts = new Map();
+    for (const run of scored) counts.set(words(run.values.dataset), (counts.get(words(run.values.dataset)) ?? 0) + 1);
+    const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || order(a, b));
+    $("dataset").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    $("one-dataset").hidden = names.length < 2;
+    const name = names.includes(state.get("plot")) ? state.get("plot") : names[0];
+    if (name !== undefined) $("dataset").value = name;
+    return name;
+  }
+
+  async function drawPlot(found) {
+    const [logKl, logSse] = [$("log-kl").checked, $("log-sse").checked];
+    const scored = found.filter(shownBoth);
+    const dataset = chosenDataset(scored);
+    const own = scored.filter((run) => words(run.values.dataset) === dataset);
+    const drawn = own.filter((run) => !logKl || run.values.test_kl > 0);
+    const notes = [`${drawn.length} of ${found.length} runs are drawn.`];
+    if (own.length < scored.length) notes.push(`The others with numbers are of other datasets.`);
+    if (drawn.length < own.length) notes.push("A logarithmic axis cannot show KL 0.");
+    $("plot-note").textContent = notes.join(" ");
+    const [kl, sse] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
+    const [leastKl, highestKl, leastSse, highestSse] = [Math.min(...kl), Math.max(...kl), Math.min(...sse), Math.max(...sse)];
+    const curves = curveTraces(drawn, highestKl, leastSse);
+    const top = highestSse + 0.45 * (highestSse - leastSse) + 1; // what is above would press the runs together
+    const near = curves.flatMap(({ x, y }) => y.filter((v, j) => x[j] >= leastKl && x[j] <= highestKl && v <= top));
+    const xaxis = { ...axis("KL (nats per image)"), ...(drawn.length ? scale(kl, logKl) : {}) };
+    const yaxis = { ...axis("SSE (squared error per image)"), ...(drawn.length ? scale([...sse, ...near], logSse) : {}) };
+    const layout = { xaxis, yaxis, showlegend: true, legend: { orientation: "h", y: -0.25 }, hovermode: "closest" };
+    await plot($("plot"), [...curves, ...runTraces(drawn)], layout, "hover");
+    if (!listening) listen();
+    listening = true; // plotly gives an element its events when it first draws there
+  }
+
+  function listen() {
+    const pointed = ({ points }) => runs[points[0].customdata];
+    $("plot").on("plotly_hover", (event) => {
+      const { clientX, clientY } = event.event;
+      if (pointed(event)) showCard(pointed(event), { left: clientX, right: clientX, top: clientY });
+    });
+    $("plot").on("plotly_unhover", hideCard);
+    $("plot").on("plotly_click", (event) => {
+      if (pointed(event)) location.href = page(pointed(event));
+    });
+  }
+
+  // ---------------------------------------------------------------------------------------------- comparison
+
+  function drawComparison(names) {
+    const own = names.map((name) => byName.get(name)).filter((run) => run !== undefined);
+    const [table] = $("comparison").getElementsByTagName("table");
+    const difference = own.length === 2; // then a last column, which numbers alone fill
+    const row = (title, cells, tip = null) => element("tr", {}, element("th", { scope: "row", title: tip }, title),
+      ...cells, ...(difference && cells.length < 3 ? [element("td")] : []));
+    const head = own.map((run) => element("th", { scope: "col" }, element("a", { href: page(run) }, run.run)));
+    if (difference) head.push(element("th", { scope: "col" }, "second − first"));
+    const rows = [row("outcome", own.map((run) => element("td", {}, badge(run))))];
+    for (const { key, heading } of varying(own)) {
+      rows.push(row(heading, own.map((run) => element("td", {}, words(run.values[key])))));
+    }
+    for (const { key, heading, title } of numbers.filter(({ key }) => own.some((run) => run.values[key] !== null))) {
+      const cells = own.map((run) => element("td", { class: "number" }, number(run.values[key])));
+      if (difference) {
+        const change = own[1].values[key] - own[0].values[key];
+        const known = own.every((run) => run.values[key] !== null);
+        cells.push(element("td", { class: "number" }, known ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
+      }
+      rows.push(row(heading, cells, title));
+    }
+    for (const file of new Set(own.flatMap((run) => run.pictures))) {
+      const cells = own.map((run) => element("td", {}, run.pictures.includes(file)
+        ? element("img", { class: "sheet", src: `${folder(run)}/${encodeURIComponent(file)}`, alt: `${file} of ${run.run}`, loading: "lazy" })
+        : "–"));
+      rows.push(row(file.replace(/\.png$/, ""), cells));
+    }
+    table.tHead.replaceChildren(element("tr", {}, element("td", {}), ...head));
+    table.tBodies[0].replaceChildren(...rows);
+    scrollTo(0, 0);
+    $("comparison").querySelector("h1").focus({ preventScroll: true });
+  }
+
+  // ---------------------------------------------------------------------------------------------- controls
+
+  function draw() {
+    const names = state.getAll("compare");
+    $("overview").hidden = names.length > 0;
+    $("comparison").hidden = names.length === 0;
+    hideCard();
+    if (names.length) {
+      drawComparison(names);
+      return;
+    }
+    $("colour").value = state.get("colour") ?? facets[0]?.key ?? "outcome";
+    for (const { key } of facets) $(`facet-${key}`).value = state.get(key) ?? "";
+    if (facets.some(({ key }) => state.has(key))) $("filters").open = true;
+    $("search").value = state.get("q") ?? "";
+    const found = sorted(runs.filter(matches));
+    drawTable(found);
+    drawPlot(found);
+  }
+
+  function follow() {
+    state = new URLSearchParams(location.hash.slice(1));
+    // An anchor, or a link from before a setting or a run was removed.
+    if (!byKey.has((state.get("sort") ?? "run").replace(/^-/, ""))) state.delete("sort");
+    if (!colours.includes(state.get("colour"))) state.delete("colour");
+    if (!state.getAll("compare").some((name) => byName.has(name))) state.delete("compare");
+    for (const [key, value] of [...state]) if (value === "") state.delete(key);
+    limit = PAGE;
+    draw();
+    if (state.size && !state.has("compare")) $("runs").scrollIntoView();
+  }
+
+  for (const { key, values } of facets) {
+    const options = values.sort(order).map((value) => element("option", { value }, value));
+    const select = element("select", { id: `facet-${key}`, change: (event) => set(key, event.target.value) },
+      element("option", { value: "" }, "any"), ...options);
+    $("facets").append(element("label", {}, heading(key), select));
+  }
+  for (const { key, heading, title } of moreNumbers) {
+    const box = element("input", { type: "checkbox", change: (event) => {
+      if (event.target.checked) shownNumbers.add(key);
+      else shownNumbers.delete(key);
+      draw();
+    } });
+    $("columns").lastElementChild.append(element("label", { title }, box, heading));
+  }
+  $("colour").append(...colours.map((key) => element("option", { value: key }, heading(key))));
+  $("colour").addEventListener("change", (event) => set("colour", event.target.value));
+  $("dataset").addEventListener("change", (event) => set("plot", event.target.value));
+  const [kl, sse] = ["test_kl", "test_sse"].map((key) => runs.filter(shownBoth).map((run) => run.values[key]));
+  $("log-kl").checked = Math.min(...kl) > 0.01 && Math.max(...kl) > 10 * Math.min(...kl);
+  $("log-sse").checked = Math.min(...sse) > 0 && Math.max(...sse) > 10 * Math.min(...sse);
+  for (const id of ["log-kl", "log-sse"]) $(id).addEventListener("change", draw);
+  let typing;
+  $("search").addEventListener("input", (event) => {
+    clearTimeout(typing);
+    typing = setTimeout(() => set("q", event.target.value), 150);
+  });
+  $("reset").addEventListener("click", () => {
+    state = new URLSearchParams();
+    set("q", "");
+  });
+  $("more").addEventListener("click", () => {
+    limit += PAGE;
+    draw();
+  });
+  $("compare").addEventListener("click", () => {
+    location.hash = new URLSearchParams([...chosen].map((name) => ["compare", name]));
+  });
+  $("clear").addEventListener("click", () => {
+    chosen.clear();
+    choose({ run: "" }, false);
+    draw();
+  });
+  onThemeChange(draw);
+  addEventListener("hashchange", follow);
+  follow();
+}
+
+// ------------------------------------------------------------------------------------------------ tables of reports
+
+/** Makes a table sortable by the buttons in its head. A number counts as far as it can be read: 26.2 of "26.2 ± 0.3". */
+function sortable(table) {
+  const text = (row, i) => row.cells[i]?.textContent.trim() ?? "";
+  const order = new Intl.Collator("en", { numeric: true }).compare;
+  [...table.tHead.rows[0].cells].forEach((th, i) => {
+    const button = element("button", { type: "button", click: () => {
+      const sign = th.ariaSort === "ascending" ? -1 : 1;
+      for (const other of table.tHead.rows[0].cells) other.ariaSort = other === th ? (sign > 0 ? "ascending" : "descending") : "none";
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [text(a, i), text(b, i)];
+        if ([x, y].some((v) => v === "–" || v === "")) return (x === "–" || x === "") - (y === "–" || y === "");
+        const [p, q] = [x, y].map((v) => parseFloat(v.replaceAll(",", "")));
+        return sign * (p - q || order(x, y));
+      });
+      table.tBodies[0].append(...rows);
+    } });
+    button.append(...th.childNodes);
+    th.append(button);
+    th.ariaSort = "none";
+    th.scope = "col";
+  });
+}
+
+for (const table of document.querySelectorAll(".report table")) {
+  const box = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" });
+  table.replaceWith(box);
+  box.append(table);
+}
+for (const table of document.querySelectorAll(".report table, table.sortable")) if (table.tBodies.length) sortable(table);
+if ($("runs")) browse(JSON.parse($("site-data").textContent));
+if ($("run-data")) {
+  const data = JSON.parse($("run-data").textContent);
+  drawRun(data);
+  onThemeChange(() => drawRun(data));
+}

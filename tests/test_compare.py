@@ -1,0 +1,89 @@
+"""Numbers compared with those of the reference reports."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.frame import Report, read
+from experiments.report.compare import Comparison, compare, line
+from tests.fakes import fake_report
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    fake_report(tmp_path, "trial", {"x_var.value": [0.1, 1.0], "seed": [0, 1]}, history=False)
+    return read("trial", tmp_path)
+
+
+def ship(report: Report, root: Path, name: str = "trial", *, runs: slice = slice(None)) -> pd.DataFrame:
+    """Writes the report's runs as a reference and returns them as they were written."""
+    (root / name).mkdir(parents=True)
+    frame = report.runs.iloc[runs]
+    frame.to_csv(root / name / "runs.csv")
+    return frame
+
+
+def test_equal_numbers_are_counted(report: Report, tmp_path: Path):
+    frame = ship(report, tmp_path / "reference")
+    found = compare(report, tmp_path / "reference")
+    assert found is not None
+    assert (found.reference, found.n_runs, found.n_differ, found.largest) == ("trial", 4, 0, 0.0)
+    # Counted apart: every number that is no setting and not the seed.
+    numbers = [c for c in frame.select_dtypes("number") if "." not in str(c) and c not in ("seed", "usable")]
+    assert found.n_numbers == frame[numbers].notna().sum().sum() > 4 * 30
+    assert line(found) == f"All {found.n_numbers} numbers of 4 runs equal the reference trial."
+
+
+def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
+    frame = ship(report, tmp_path / "reference").copy()
+    last, other = frame.index[-1], frame.index[0]
+    frame.loc[other, "test_kl"] *= 1 + 1e-12
+    frame.loc[last, "test_sse"] *= 1 / 1.02
+    frame.to_csv(tmp_path / "reference" / "trial" / "runs.csv")
+    found = compare(report, tmp_path / "reference")
+    assert found is not None
+    assert (found.n_differ, found.column, found.run) == (2, "test_sse", last)
+    assert found.largest == pytest.approx(0.02, rel=1e-9)
+    assert line(found).endswith(f"differ from the reference trial, by at most 2.0 % (test_sse of {last}).")
+
+
+def test_a_value_in_only_one_of_the_two_is_a_difference(report: Report, tmp_path: Path):
+    frame = ship(report, tmp_path / "reference").copy()
+    frame.loc[frame.index[1], "test_sse"] = math.nan
+    frame.to_csv(tmp_path / "reference" / "trial" / "runs.csv")
+    found = compare(report, tmp_path / "reference")
+    assert found is not None
+    assert (found.n_differ, found.largest, found.column, found.run) == (1, math.inf, "test_sse", frame.index[1])
+    assert line(found).endswith("has a value in only one of the two.")
+
+
+def test_the_reference_that_shares_most_runs_is_chosen(report: Report, tmp_path: Path):
+    root = tmp_path / "reference"
+    assert compare(report, root) is None
+    ship(report, root, "a_small", runs=slice(1))
+    ship(report, root, "large", runs=slice(3))
+    (root / "broken").mkdir()
+    (root / "broken" / "runs.csv").write_text("nothing")
+    found = compare(report, root)
+    assert found is not None
+    assert (found.reference, found.n_runs) == ("large", 3)
+
+
+def test_runs_without_an_end_are_not_compared(tmp_path: Path):
+    fake_report(tmp_path, "trial", {"seed": [0, 1]}, history=False)
+    root = tmp_path / "reference"
+    ship(read("trial", tmp_path), root)
+    fake_report(
+        tmp_path / "new", "trial", {"seed": [0, 1]}, history=False, change=lambda s, row: row if s["seed"] else None
+    )
+    found = compare(read("trial", tmp_path / "new"), root)
+    assert found is not None
+    assert found.n_runs == 1
+
+
+def test_one_run_is_one_run():
+    assert line(Comparison("xvar", 1, 90, 0, 0.0, "", "")) == "All 90 numbers of 1 run equal the reference xvar."
