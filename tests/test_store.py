@@ -28,7 +28,9 @@ def test_json_has_null_for_what_is_not_finite(tmp_path: Path):
     path = tmp_path / "x.json"
     write_json(path, {"b": [1.5, math.nan, (math.inf,)], "a": {"c": -math.inf, "d": True}, "e": "NaN"})
     assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
-        "b": [1.5, None, [None]], "a": {"c": None, "d": True}, "e": "NaN"
+        "b": [1.5, None, [None]],
+        "a": {"c": None, "d": True},
+        "e": "NaN",
     }
     write_json(path, {"b": 1, "a": 2}, sort_keys=True)
     assert path.read_text() == '{\n "a": 2,\n "b": 1\n}\n'
