@@ -116,5 +116,5 @@ class Progress(Display):
         _, epoch, epochs = min(positions, key=lambda p: p[1] / p[2], default=(0, 0, 0))
         where = f"epoch {epoch}/{epochs}"
         if len(positions) > 1:
-            return f"{len(positions)} stacks of together {n_runs} runs, {where}"
+            return f"{len(positions)} stacks, {n_runs} runs in all, {where}"
         return f"stack of {n_runs}, {where}" if n_runs > 1 else where

@@ -242,7 +242,7 @@ class Trainer:
         self.progress.note(f"diverged: {folder.name} in epoch {stack.epoch}")
         return Outcome(run, row)
 
-    def _finish(self, run: Run, stack: Stack, k: int, times: Mapping[str, Any]) -> Outcome:
+    def _finish(self, run: Run, stack: Stack, k: int, times: dict[str, Any]) -> Outcome:
         folder, last = run.folder, stack.history[k][-1]
         parameters = {name: value[0] for name, value in stack.state(k)["parameters"].items()}  # without the run axis
         packed = pack(run.arch, parameters, run.data.classes)

@@ -3,7 +3,7 @@
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -312,7 +312,7 @@ def test_a_dropped_stack_is_gone_at_once(toy: ImageData):
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-def on_gpu(data: ImageData, configs: list[Config]) -> tuple[Stack, Tensor, Tensor]:
+def on_gpu(data: ImageData, configs: Sequence[Config]) -> tuple[Stack, Tensor, Tensor]:
     device = torch.device("cuda")
     arch = resolve(configs[0], data.image_shape, data.n_classes, [])
     return Stack(configs, arch, device), data.train_x.flatten(1).to(device), data.train_y.to(device)
@@ -370,7 +370,7 @@ def test_a_run_alone_agrees_with_itself_in_a_stack_on_a_gpu(toy: ImageData):
     """Losses of every epoch within 1e-3 relative: batched products of another number of runs round otherwise."""
     configs = [tiny_config(seed=s, trainer__epochs=6) for s in range(8)]
 
-    def losses(some: list[Config]) -> list[list[float]]:
+    def losses(some: Sequence[Config]) -> list[list[float]]:
         stack, x, y = on_gpu(toy, some)
         while stack.epoch < 6:
             train_epoch(stack, x, y, never)

@@ -1,8 +1,8 @@
 """Layers and random generators with a leading run axis K, of which K runs as one program are built.
 
 A layer here holds the parameters of K independent layers. Nothing mixes the runs: output k depends only on input k and
-parameters k, and the gradient of the sum of the K losses is the K separate gradients. A single run is K = 1, and costs
-no more than torch.nn's own layers.
+parameters k, and the gradient of the sum of the K losses is the K separate gradients. A single run is K = 1, and is as
+fast as with torch.nn's own layers.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def initial_bias(n: int, fan_in: int, init: str, generators: Sequence[torch.Gene
     return initial([n], fan_in, n, init, generators) if init == "uniform" else torch.zeros(len(generators), n)
 
 
-# x Wᵀ + b by oneDNN: on AMD processors twice as fast as the MKL that torch.mm takes, and on Intel's no slower.
+# x Wᵀ + b by oneDNN: on AMD processors twice as fast as the MKL that torch.mm uses, and not slower on Intel's.
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """`Linear` by one oneDNN call a run, so that a run's numbers are bit-equal whatever its neighbours."""
+    """`Linear` by one oneDNN call per run, so that a run's numbers do not depend on its neighbours, to the last bit."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b by the routine that `Linear` takes on the CPU: (B, n), (m, n), (m,) -> (B, m)."""
+    """x Wᵀ + b by the routine that `Linear` uses on the CPU: (B, n), (m, n), (m,) -> (B, m)."""
     return F.linear(x, weight, bias) if _onednn is None else _onednn(x, weight, bias, "none", [], "")
 
 

@@ -4,7 +4,7 @@ The label's one-hot vector, repeated n times, joins the encoder, the decoder, bo
 
 - mlp and linear: concatenated to the flat image and to z.
 - conv: in the encoder as n·classes constant input planes, seen by a 1x1 kernel beside the first convolution (a plane
-  that is constant needs no larger one); in the decoder concatenated to z.
+  that is constant needs no larger one), in the decoder concatenated to z.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that decides the shapes and the functions of a model: runs that share it can be stacked."""
+    """Everything that decides the shapes and functions of a model: runs that share it can be stacked."""
 
     kind: str
     image_shape: tuple[int, int, int]  # C, H, W
