@@ -371,21 +371,24 @@ function browse(data) {
     for (const { key, heading } of varying(own)) {
       rows.push(row(heading, own.map((run) => element("td", {}, words(run.values[key])))));
     }
-    for (const { key, heading, title } of numbers.filter(({ key }) => own.some((run) => run.values[key] !== null))) {
+    const numberRow = ({ key, heading, title }) => {
       const cells = own.map((run) => element("td", { class: "number" }, number(run.values[key])));
       if (difference) {
         const change = own[1].values[key] - own[0].values[key];
-        const known = own.every((run) => run.values[key] !== null);
-        cells.push(element("td", { class: "number" }, known ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
+        const both = own.every((run) => run.values[key] !== null);
+        cells.push(element("td", { class: "number" }, both ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
       }
-      rows.push(row(heading, cells, title));
-    }
+      return row(heading, cells, title);
+    };
+    const known = ({ key }) => own.some((run) => run.values[key] !== null);
+    rows.push(...mainNumbers.filter(known).map(numberRow));
     for (const file of new Set(own.flatMap((run) => run.pictures))) {
       const cells = own.map((run) => element("td", {}, run.pictures.includes(file)
         ? element("img", { class: "sheet", src: `${folder(run)}/${encodeURIComponent(file)}`, alt: `${file} of ${run.run}`, loading: "lazy" })
         : "–"));
       rows.push(row(file.replace(/\.png$/, ""), cells));
     }
+    rows.push(...moreNumbers.filter(known).map(numberRow));
     table.tHead.replaceChildren(element("tr", {}, element("td", {}), ...head));
     table.tBodies[0].replaceChildren(...rows);
     scrollTo(0, 0);
