@@ -176,7 +176,10 @@ def key_findings(report: Report) -> list[KeyFinding]:
         elif key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
             lines = [(rest, f) for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
             usual = {k: _reference(k, report.values(k)) for k in report.keys}
-            rank = [(f.trade_off and pick, all(same(v, usual[k]) for k, v in rest.items()), f.importance) for rest, f in lines]
+            rank = [
+                (f.trade_off and pick, all(same(v, usual[k]) for k, v in rest.items()), f.importance)
+                for rest, f in lines
+            ]
             found += [lines[rank.index(max(rank))][1]] if lines else []
     return sorted(found, key=lambda f: -f.importance)
 
@@ -320,7 +323,6 @@ class Failure:
     """
 
     outcome: str
-    n: int
     rates: dict[str, Interval]
     everywhere: list[str]
     sometimes: list[tuple[str, Interval]]
@@ -330,14 +332,13 @@ def failures(report: Report) -> list[Failure]:
     """Outcomes other than ok, in the order of OUTCOMES. Those without numbers are counted among all runs."""
     found = []
     for outcome in OUTCOMES[1:]:
-        n = int((report.runs["outcome"] == outcome).sum())
-        if not n:
+        if outcome not in set(report.runs["outcome"]):
             continue
         total = {cell.name: len(cell.usable if outcome in JUDGED else cell.runs) for cell in report.cells}
         own = {cell.name: wilson_interval(cell.count(outcome), total[cell.name]) for cell in report.cells}
         everywhere = [cell for cell in report.cells if own[cell.name].mean == 1]
         sometimes = sorted(((name, r) for name, r in own.items() if 0 < r.mean < 1), key=lambda pair: -pair[1].mean)
-        found.append(Failure(outcome, n, own, grouped(report.cells, everywhere), sometimes))
+        found.append(Failure(outcome, own, grouped(report.cells, everywhere), sometimes))
     return found
 
 

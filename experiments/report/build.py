@@ -71,16 +71,16 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
 
 
 def _check_complete(report: Report) -> None:
-    """Refuses to replace a report by one of fewer runs.
+    """Refuses to replace a report by one of fewer runs, unless its sweep now names fewer.
 
     Raises:
-        ReportError: if there is one that was built from more.
+        ReportError: if the report that is there was built from more runs.
     """
     try:
         before = int(json.loads((report.folder / "summary.json").read_text())["n_usable"])
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if len(report.usable) < before:
+    if len(report.usable) < before <= len(report.runs):
         raise ReportError(
             f"{report.folder}: {len(report.usable)} of the {before} runs that the report was built from are left; "
             "it stays as it is (--force builds it from these)"
@@ -111,7 +111,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
     main = _main_picture(found, advised, drawn)
     headline = own["headline"]
     values = {
-        **_values(report),
+        **_values(report, output_dir),
         "answer": answer,
         "findings": found,
         "advice": advised,
@@ -127,7 +127,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
-        "unmatched": _unmatched(report),
+        "unmatched": unmatched(report),
         "comparison": None if (compared := compare(report)) is None else line(compared),
     }
     pages = {"report.md": render("report.md.j2", **values), "details.md": render("details.md.j2", **values)}
@@ -147,6 +147,8 @@ def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: 
         if (best := advised_here.best) is not None and best.cell.first is not None:
             found |= gallery(best.cell.first, best.name)
     for content, data in report.datasets.items():
+        if sum(content in other.datasets for other in others) < 2:
+            continue
         file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
         found[f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in file)}.png"] = joint(others, content)
     return found
@@ -175,7 +177,7 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     return next((name for name in [*wanted, *drawn] if name in drawn), None)
 
 
-def _unmatched(report: Report) -> list[dict[str, Any]]:
+def unmatched(report: Report) -> list[dict[str, Any]]:
     """The settings of the study's rows that no setting here has."""
     rows = [tables.split_published(row)[0] for row in report.study.get("published") or ()]
     return [
@@ -198,7 +200,7 @@ def _of_search(report: Report, output_dir: str | Path) -> Built:
     kept = {file: figure for file, figure in drawn.items() if figure}
     answer = one_line("search_answer.md.j2", search=search)
     values = {
-        **_values(report),
+        **_values(report, output_dir),
         "answer": answer,
         "search": search,
         "tables": own,
@@ -225,7 +227,7 @@ def one_line(template: str, **values: Any) -> str:
     return " ".join(render(template, **values).split())
 
 
-def _values(report: Report) -> dict[str, Any]:
+def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
     """What the first page and the section on provenance need."""
     known = [p for p in report.provenance.values() if p]
     fixed: dict[str, list[str]] = {}
@@ -239,6 +241,7 @@ def _values(report: Report) -> dict[str, Any]:
     seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
     return {
         "report": report,
+        "output_dir": str(output_dir),
         "seeds": max((len(cell.usable) for cell in report.cells), default=0),
         "seed_names": _ranges([int(seed) for seed in seeds]),
         "space": report.manifest.get("search", {}).get("space", {}),
@@ -271,7 +274,7 @@ def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
         names = {k for v, _ in values for k in v if any(w.get(k) != v[k] for w, _ in values)}
         values = [({k: v[k] for k in v if k in names}, n) for v, n in values]
     texts = [(", ".join(f"{k} {w}" for k, w in v.items()) if isinstance(v, dict) else str(v), n) for v, n in values]
-    return [f"{text} ({n} runs)" if len(texts) > 1 else text for text, n in texts]
+    return [f"{text} ({n} run{'s' * (n > 1)})" if len(texts) > 1 else text for text, n in texts]
 
 
 def _summary(report: Report, answer: str) -> dict[str, Any]:
