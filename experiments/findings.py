@@ -365,8 +365,8 @@ class AboveTheory:
     """Where reconstruction is worse than that of the closed form at equal KL, on training images.
 
     Attributes:
-        settings: name and ratio of SSE of the settings whose interval lies above 1, the worst first.
-        single: name with seed, and ratio, of other runs above 1, the worst first.
+        settings: name and ratio of SSE of the settings whose interval lies above 1, worst first.
+        single: name with seed, and ratio, of other runs above 1, worst first.
         n_settings: how many were compared.
         empty: settings where the closed form keeps no KL, which are not compared.
     """

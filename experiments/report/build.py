@@ -24,7 +24,7 @@ from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
 from experiments.report.figures.style import Drawn
 from experiments.report.figures.tradeoff import tradeoff
-from experiments.report.render import metric, render, shortened
+from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
 from experiments.store import write_atomic, write_json
@@ -106,8 +106,8 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
     drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
-    answer = one_line("answer.md.j2", report=report, findings=found, advice=advised)
-    captions = {file: one_line("caption.md.j2", drawn=figure) for file, figure in drawn.items()}
+    answer = say("sentences.md.j2", "answer", report, found, advised)
+    captions = {file: _caption(figure) for file, figure in drawn.items()}
     main = _main_picture(found, advised, drawn)
     headline = own["headline"]
     values = {
@@ -198,14 +198,14 @@ def _of_search(report: Report, output_dir: str | Path) -> Built:
         "samples.png": sheets.samples(_best(search)) if search.best else None,
     }
     kept = {file: figure for file, figure in drawn.items() if figure}
-    answer = one_line("search_answer.md.j2", search=search)
+    answer = say("search_sentences.md.j2", "answer", search)
     values = {
         **_values(report, output_dir),
         "answer": answer,
         "search": search,
         "tables": own,
         "command": confirmation(search, output_dir) if search.best else None,
-        "pictures": {file: one_line("caption.md.j2", drawn=figure) for file, figure in kept.items()},
+        "pictures": {file: _caption(figure) for file, figure in kept.items()},
         "findings": findings(report),
     }
     pages = {f"{page}.md": render(f"search_{page}.md.j2", **values) for page in ("report", "details")}
@@ -222,9 +222,8 @@ def _best(search: Search) -> Report:
 # ---------------------------------------------------------------------------------------------- shared
 
 
-def one_line(template: str, **values: Any) -> str:
-    """A rendered template as one line of plain text."""
-    return " ".join(render(template, **values).split())
+def _caption(figure: Drawn) -> str:
+    return say("figure_captions.md.j2", figure.kind, figure.values)
 
 
 def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
