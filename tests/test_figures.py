@@ -25,7 +25,7 @@ from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search
 from experiments.report.figures.tradeoff import tradeoff
-from experiments.report.render import render
+from experiments.report.render import say
 from experiments.statistics import Interval, mean_interval
 from vae import theory
 from vae.sheet import Sheet
@@ -56,7 +56,7 @@ def checked(drawn: style.Drawn | None) -> style.Drawn:
         assert image.mode == "P"
         assert image.width == 1200
     assert len(drawn.png) <= style.MAX_BYTES
-    caption = render("caption.md.j2", drawn=drawn).strip()
+    caption = say("figure_captions.md.j2", drawn.kind, drawn.values)
     assert caption[0].isupper()
     assert caption[-1] in ".?"
     assert not {"  ", "\n"} & {caption[i : i + n] for n in (1, 2) for i in range(len(caption))}
@@ -328,7 +328,7 @@ def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
     np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))  # type: ignore[arg-type]
     drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
     assert list(drawn) == ["traversals.png"]
-    assert "x_var 1, seed 3" in render("caption.md.j2", drawn=drawn["traversals.png"])
+    assert "x_var 1, seed 3" in say("figure_captions.md.j2", drawn["traversals.png"].kind, drawn["traversals.png"].values)
     with Image.open(io.BytesIO(drawn["traversals.png"].png)) as image:
         assert image.size == sheet.draw().size
 
@@ -398,6 +398,6 @@ def test_search(canvases: list[Figure], objectives: dict[str, str]):
     ]
     constraints = [{"column": "test_kl", "sign": "<=", "limit": 30.0}]
     drawn = checked(search(trials, objectives, [trials[1]], constraints))
-    assert "test_kl ≤ 30" in render("caption.md.j2", drawn=drawn)
+    assert "test_kl ≤ 30" in say("figure_captions.md.j2", drawn.kind, drawn.values)
     inside(canvases[0])
     assert search(trials[3:], objectives, []) is None
