@@ -181,13 +181,14 @@ class Advice:
         options: every setting.
         compared: indices of the options that make the trade-off: trained, with scores, and with the label in the
             decoder where another setting draws the class asked for.
-        eligible: indices of those of them that may be recommended: mostly ok, and drawing the class where another does.
+        eligible: indices of those of them that may be recommended: ok in most runs, and drawing the class
+            where another setting does.
         front: indices of the eligible options on the Pareto front, by ascending SSE; empty for one error.
         pick: index of the choice by the means alone, None where there is none.
         shares: how often each index is the choice within the noise of the seeds; empty where a mean has no interval.
         omissions: what the choice becomes when an option is left out, by index of that option, where it changes.
         verdict: one of `Verdict`.
-        avoid: names of the settings that fail, by fault, the worst first.
+        avoid: names of the settings that fail, by fault, worst first.
     """
 
     dataset: str

@@ -323,7 +323,6 @@ class Failure:
     """
 
     outcome: str
-    n: int
     rates: dict[str, Interval]
     everywhere: list[str]
     sometimes: list[tuple[str, Interval]]
@@ -333,14 +332,13 @@ def failures(report: Report) -> list[Failure]:
     """Outcomes other than ok, in the order of OUTCOMES. Those without numbers are counted among all runs."""
     found = []
     for outcome in OUTCOMES[1:]:
-        n = int((report.runs["outcome"] == outcome).sum())
-        if not n:
+        if outcome not in set(report.runs["outcome"]):
             continue
         total = {cell.name: len(cell.usable if outcome in JUDGED else cell.runs) for cell in report.cells}
         own = {cell.name: wilson_interval(cell.count(outcome), total[cell.name]) for cell in report.cells}
         everywhere = [cell for cell in report.cells if own[cell.name].mean == 1]
         sometimes = sorted(((name, r) for name, r in own.items() if 0 < r.mean < 1), key=lambda pair: -pair[1].mean)
-        found.append(Failure(outcome, n, own, grouped(report.cells, everywhere), sometimes))
+        found.append(Failure(outcome, own, grouped(report.cells, everywhere), sometimes))
     return found
 
 
@@ -367,8 +365,8 @@ class AboveTheory:
     """Where reconstruction is worse than that of the closed form at equal KL, on training images.
 
     Attributes:
-        settings: name and ratio of SSE of the settings whose interval lies above 1, the worst first.
-        single: name with seed, and ratio, of other runs above 1, the worst first.
+        settings: name and ratio of SSE of the settings whose interval lies above 1, worst first.
+        single: name with seed, and ratio, of other runs above 1, worst first.
         n_settings: how many were compared.
         empty: settings where the closed form keeps no KL, which are not compared.
     """

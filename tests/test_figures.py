@@ -25,7 +25,7 @@ from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search
 from experiments.report.figures.tradeoff import tradeoff
-from experiments.report.render import render
+from experiments.report.render import say
 from experiments.statistics import Interval, mean_interval
 from vae import theory
 from vae.sheet import Sheet
@@ -56,7 +56,7 @@ def checked(drawn: style.Drawn | None) -> style.Drawn:
         assert image.mode == "P"
         assert image.width == 1200
     assert len(drawn.png) <= style.MAX_BYTES
-    caption = render("caption.md.j2", drawn=drawn).strip()
+    caption = say("figure_captions.md.j2", drawn.kind, drawn.values)
     assert caption[0].isupper()
     assert caption[-1] in ".?"
     assert not {"  ", "\n"} & {caption[i : i + n] for n in (1, 2) for i in range(len(caption))}
@@ -152,7 +152,15 @@ def test_holes_and_missing_files_are_left_out(tmp_path: Path):
     assert list(figures.all_figures(read("trial", tmp_path))[0]) == ["swept.png", "rate_distortion.png"]
 
 
-def test_a_figure_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_closed_form_the_measurements_are_drawn(tmp_path: Path):
+    for folder in fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}):
+        (folder / "metrics" / "theory.json").unlink()
+    drawn, reasons = figures.all_figures(read("trial", tmp_path))
+    assert (list(drawn), reasons) == (["swept.png", "rate_distortion.png", "learning.png"], {})
+    assert drawn["swept.png"].values["kinds"] == []
+
+
+def test_a_figure_that_fails_leaves_the_others():
     fine = style.Drawn(b"", "samples", {})
     drawn, reasons = style.attempted({"a": lambda: 1 / 0, "b": lambda: fine, "c": lambda: None})  # type: ignore[dict-item]
     assert drawn == {"b": fine}
@@ -250,7 +258,7 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Fig
     for folder, rows in zip(folders, (["1,10,1", "2,8,2", "3,7,3"], ["1,20,3", "2,10,4"]), strict=True):
         (folder / "history.csv").write_text("\n".join(["epoch,train_sse,train_kl", *rows]) + "\n")
     figures.learning(read("trial", tmp_path))
-    kl, sse = (ax.lines[0].get_data() for ax in canvases[0].axes)
+    kl, sse = (np.array(ax.lines[0].get_data()) for ax in canvases[0].axes)
     assert np.array_equal(kl, [[1, 2], [2, 3]])
     assert np.array_equal(sse, [[1, 2], [15, 9]])
 
@@ -317,10 +325,10 @@ def test_classes_may_have_any_name(tmp_path: Path):
 
 def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
     sheet = Sheet(np.zeros((2, 3, 1, 8, 8), np.uint8), ["a", "b"], note="zeros")
-    np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))
+    np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))  # type: ignore[arg-type]
     drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
     assert list(drawn) == ["traversals.png"]
-    assert "x_var 1, seed 3" in render("caption.md.j2", drawn=drawn["traversals.png"])
+    assert "x_var 1, seed 3" in say("figure_captions.md.j2", drawn["traversals.png"].kind, drawn["traversals.png"].values)
     with Image.open(io.BytesIO(drawn["traversals.png"].png)) as image:
         assert image.size == sheet.draw().size
 
@@ -344,7 +352,10 @@ def test_joint_names_the_reports_that_it_shows(tmp_path: Path, canvases: list[Fi
     assert drawn.values["reports"] == ["first", "second"]
     assert drawn.values["runs"] == 3
     shown = [
-        v for line in canvases[0].axes[1].lines for v in np.atleast_1d(line.get_ydata()) if line.get_marker() in "oD"
+        v
+        for line in canvases[0].axes[1].lines
+        for v in np.atleast_1d(line.get_ydata())
+        if line.get_marker() in ("o", "D")
     ]
     expected = [v for r in reports[:2] for v in r.usable["test_sse"]]
     assert sorted(shown) == pytest.approx(sorted(expected))
@@ -387,6 +398,6 @@ def test_search(canvases: list[Figure], objectives: dict[str, str]):
     ]
     constraints = [{"column": "test_kl", "sign": "<=", "limit": 30.0}]
     drawn = checked(search(trials, objectives, [trials[1]], constraints))
-    assert "test_kl ≤ 30" in render("caption.md.j2", drawn=drawn)
+    assert "test_kl ≤ 30" in say("figure_captions.md.j2", drawn.kind, drawn.values)
     inside(canvases[0])
     assert search(trials[3:], objectives, []) is None

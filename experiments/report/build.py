@@ -23,7 +23,7 @@ from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
 from experiments.report.figures.style import Drawn
 from experiments.report.figures.tradeoff import tradeoff
-from experiments.report.render import metric, render, shortened
+from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
 from experiments.store import reports_dir, write_atomic, write_json
@@ -70,16 +70,16 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
 
 
 def _check_complete(report: Report) -> None:
-    """Refuses to replace a report by one of fewer runs.
+    """Refuses to replace a report by one of fewer runs, unless its sweep now names fewer.
 
     Raises:
-        ReportError: if there is one that was built from more.
+        ReportError: if the report that is there was built from more runs.
     """
     try:
         before = int(json.loads((report.folder / "summary.json").read_text())["n_usable"])
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if len(report.usable) < before:
+    if len(report.usable) < before <= len(report.runs):
         raise ReportError(
             f"{report.folder}: {len(report.usable)} of the {before} runs that the report was built from are left; "
             "it stays as it is (--force builds it from these)"
@@ -105,12 +105,12 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
     drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
-    answer = one_line("answer.md.j2", report=report, findings=found, advice=advised)
-    captions = {file: one_line("caption.md.j2", drawn=figure) for file, figure in drawn.items()}
+    answer = say("sentences.md.j2", "answer", report, found, advised)
+    captions = {file: _caption(figure) for file, figure in drawn.items()}
     main = _main_picture(found, advised, drawn)
     headline = own["headline"]
     values = {
-        **_values(report),
+        **_values(report, output_dir),
         "answer": answer,
         "findings": found,
         "advice": advised,
@@ -126,7 +126,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
-        "unmatched": _unmatched(report),
+        "unmatched": unmatched(report),
         "comparison": None if (compared := compare(report)) is None else line(compared),
     }
     pages = {"report.md": render("report.md.j2", **values), "details.md": render("details.md.j2", **values)}
@@ -146,6 +146,8 @@ def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: 
         if (best := advised_here.best) is not None and best.cell.first is not None:
             found |= gallery(best.cell.first, best.name)
     for content, data in report.datasets.items():
+        if sum(content in other.datasets for other in others) < 2:
+            continue
         file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
         found[f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in file)}.png"] = joint(others, content)
     return found
@@ -174,7 +176,7 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     return next((name for name in [*wanted, *drawn] if name in drawn), None)
 
 
-def _unmatched(report: Report) -> list[dict[str, Any]]:
+def unmatched(report: Report) -> list[dict[str, Any]]:
     """The settings of the study's rows that no setting here has."""
     rows = [tables.split_published(row)[0] for row in report.study.get("published") or ()]
     return [
@@ -195,14 +197,14 @@ def _of_search(report: Report, output_dir: str | Path) -> Built:
         "samples.png": sheets.samples(_best(search)) if search.best else None,
     }
     kept = {file: figure for file, figure in drawn.items() if figure}
-    answer = one_line("search_answer.md.j2", search=search)
+    answer = say("search_sentences.md.j2", "answer", search)
     values = {
-        **_values(report),
+        **_values(report, output_dir),
         "answer": answer,
         "search": search,
         "tables": own,
         "command": confirmation(search, output_dir) if search.best else None,
-        "pictures": {file: one_line("caption.md.j2", drawn=figure) for file, figure in kept.items()},
+        "pictures": {file: _caption(figure) for file, figure in kept.items()},
         "findings": findings(report),
     }
     pages = {f"{page}.md": render(f"search_{page}.md.j2", **values) for page in ("report", "details")}
@@ -219,12 +221,11 @@ def _best(search: Search) -> Report:
 # ---------------------------------------------------------------------------------------------- shared
 
 
-def one_line(template: str, **values: Any) -> str:
-    """A rendered template as one line of plain text."""
-    return " ".join(render(template, **values).split())
+def _caption(figure: Drawn) -> str:
+    return say("figure_captions.md.j2", figure.kind, figure.values)
 
 
-def _values(report: Report) -> dict[str, Any]:
+def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
     """What the first page and the section on provenance need."""
     known = [p for p in report.provenance.values() if p]
     fixed: dict[str, list[str]] = {}
@@ -238,6 +239,7 @@ def _values(report: Report) -> dict[str, Any]:
     seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
     return {
         "report": report,
+        "output_dir": str(output_dir),
         "seeds": max((len(cell.usable) for cell in report.cells), default=0),
         "seed_names": _ranges([int(seed) for seed in seeds]),
         "space": report.manifest.get("search", {}).get("space", {}),
@@ -270,7 +272,7 @@ def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
         names = {k for v, _ in values for k in v if any(w.get(k) != v[k] for w, _ in values)}
         values = [({k: v[k] for k in v if k in names}, n) for v, n in values]
     texts = [(", ".join(f"{k} {w}" for k, w in v.items()) if isinstance(v, dict) else str(v), n) for v, n in values]
-    return [f"{text} ({n} runs)" if len(texts) > 1 else text for text, n in texts]
+    return [f"{text} ({n} run{'s' * (n > 1)})" if len(texts) > 1 else text for text, n in texts]
 
 
 def _summary(report: Report, answer: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def names(items: Sequence[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text with no absolute path of this machine: of each, the last two names remain."""
-    return ABSOLUTE.sub(lambda m: "…/" + "/".join(m[0].split("/")[-2:]), text)
+    """The text with no absolute path of this machine: only the last two names remain, but not the first."""
+    return ABSOLUTE.sub(lambda m: "…/" + "/".join(m[0].split("/")[2:][-2:]), text)
 
 
 _ENVIRONMENT = jinja2.Environment(
@@ -63,3 +63,8 @@ def render(template: str, **values: Any) -> str:
     text = _ENVIRONMENT.get_template(template).render(**values)
     text = re.sub(r" +\n", "\n", shortened(text))
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
+
+
+def say(template: str, macro: str, *values: Any) -> str:
+    """The text of a template's macro, as one line."""
+    return " ".join(shortened(getattr(_ENVIRONMENT.get_template(template).module, macro)(*values)).split())

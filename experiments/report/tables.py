@@ -191,7 +191,7 @@ def changes(report: Report, living: Report) -> Table | None:
     """What changes from each setting's control, the earlier setting that differs in the fewest keys; paired by seed."""
     cells = [cell for cell in living.cells if len(cell.usable)]
     pairs = [(cell, base) for i, cell in enumerate(cells) if (base := control(cells, i)) is not None]
-    names = asked(report)
+    names = list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
     found = {name: [compare(name, base, cell, "").change for cell, base in pairs] for name in names}
     if not any(change.n > 1 for own in found.values() for change in own):
         return None

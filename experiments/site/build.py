@@ -20,6 +20,7 @@ from experiments.site.cards import Card, reference_cards, report_html, user_card
 from experiments.site.data import Entry
 from experiments.store import runs_dir, write_atomic
 from experiments.wording import number, words
+from vae.metrics import METRICS
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -73,6 +74,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.globals |= {"metrics": METRICS, "main": data.MAIN, "meaning": data.meaning}
     made.filters |= {"number": number, "shortened": shortened, "words": words}
     return made
 
@@ -99,7 +101,6 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
         path, mark = pages / f"{entry.name}.html", fingerprint(entry)
         if _mark(path) != mark:
             shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            shown |= {"provenance": data.provenance(entry), "metrics": data.all_metrics(entry), "main": data.MAIN}
             write_atomic(path, template.render(entry=entry, mark=mark, **shown).encode())
 
     with ThreadPoolExecutor(WRITERS) as pool:

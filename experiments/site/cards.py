@@ -203,8 +203,8 @@ def _link(target: str, base: str) -> str:
     """A link of a report, from its page: other reports are opened as pages too."""
     if urlsplit(target).scheme or target.startswith(("#", "/")):
         return target
-    if target.partition("#")[0] == "details.md":
-        return "#details"
+    if target in (pages := {"report.md": "#", "details.md": "#details"}):
+        return pages[target]
     other = re.fullmatch(r"\.\./(?:\.\./(reports|reference)/)?([^/]+)/report\.md(#.*)?", target)
     if other:
         return f"../{other[1] or base.split('/')[2]}/{other[2]}.html"

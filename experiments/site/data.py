@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from experiments.evaluate import read_metrics
 from experiments.frame import SETTINGS, Report, frame_of, read_run
 from experiments.report.render import shortened
 from experiments.store import RunFolder, all_runs
-from experiments.wording import number, short, words
+from experiments.wording import short
 from vae import theory
 from vae.metrics import METRICS
 
@@ -37,7 +36,6 @@ HISTORY = {
     "x_var": "x_var (variance of a pixel)",
     "lr": "learning rate",
 }
-CLOSED_FORMS = {"within": ("closed form, within class", "dash"), "all": ("closed form, unconditional", "dot")}
 PLACEMENTS = {"both": ("within",), "decoder": ("within", "all")}  # the closed forms to compare with; else only `all`
 FIRST_PICTURES = ("samples.png", "reconstructions.png")
 
@@ -60,11 +58,6 @@ class Entry:
     @property
     def name(self) -> str:
         return self.folder.name
-
-    @property
-    def fingerprint(self) -> str:
-        found = re.search(r"-([0-9a-f]{10})$", self.name)
-        return found[1] if found else self.name
 
     @property
     def reason(self) -> str:
@@ -103,7 +96,7 @@ class Entry:
 
     @property
     def curves(self) -> list[tuple[str, str, int]]:
-        """The closed forms to compare it with: the data's hash, a key of CLOSED_FORMS, latent dimensions."""
+        """The closed forms to compare it with: the data's hash, `within` class or `all`, latent dimensions."""
         if not self.row["usable"] or self.facts is None:
             return []
         kinds = PLACEMENTS.get(self.row["label_placement.kind"], ("all",))
@@ -194,7 +187,6 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
             own[0] = f"{own[0]} {str(entry.row.get('dataset_hash'))[:6]}"
         rows.append({
             "run": entry.name,
-            "fingerprint": entry.fingerprint,
             "outcome": entry.row["outcome"],
             "reason": entry.reason,
             "reports": entry.reports,
@@ -230,17 +222,12 @@ def _curve(curve: tuple[str, str, int], facts: Mapping[str, Any], ts: Sequence[f
     over = np.geomspace(min(ts) / 3, max(spectrum[0], *ts), 200)
     kl, sse = theory.held_out_curve(spectrum, facts[f"test_variances{part}"], over, z_dim)
     return {
-        **_style(kind),
+        "kind": kind,
         "title": f"k = {z_dim}, {facts['name']}",
         "k": z_dim,
         "kl": [rounded(v) for v in kl.tolist()],
         "sse": [rounded(v) for v in sse.tolist()],
     }
-
-
-def _style(kind: str) -> dict[str, str]:
-    name, dash = CLOSED_FORMS[kind]
-    return {"name": name, "dash": dash}
 
 
 # ---------------------------------------------------------------------------------------------- one run
@@ -255,7 +242,7 @@ def run_data(entry: Entry) -> dict[str, Any]:
         assert entry.facts is not None
         assert t is not None
         best = theory.optimum(entry.facts["eigenvalues_within" if kind == "within" else "eigenvalues"], t, z_dim)
-        closed.append({**_style(kind), "kl": [rounded(v) for v in best.kl_per_dim.tolist()]})
+        closed.append({"kind": kind, "kl": [rounded(v) for v in best.kl_per_dim.tolist()]})
     return {
         "epoch": history.get("epoch", []),
         "history": [[name, title, history[name]] for name, title in HISTORY.items() if name in history],
@@ -267,23 +254,7 @@ def run_data(entry: Entry) -> dict[str, Any]:
 def _history(path: Path) -> dict[str, list[float | None]]:
     """The columns of history.csv; empty where they cannot be read."""
     try:
-        with open(path, newline="") as f:
-            rows = list(csv.DictReader(f))
-        return {name: [rounded(float(row[name])) for row in rows] for name in ("epoch", *HISTORY) if rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        columns = pd.read_csv(path, usecols=["epoch", *HISTORY], dtype=float)
+    except (OSError, ValueError):
         return {}
-
-
-def provenance(entry: Entry) -> dict[str, str]:
-    """How the run was made, for reading, without paths of the machine."""
-    left_out = ("identity", "architecture", "dataset_root")
-    return {
-        key: shortened(", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else words(value))
-        for key, value in entry.provenance.items()
-        if key not in left_out
-    }
-
-
-def all_metrics(entry: Entry) -> list[tuple[str, str, str]]:
-    """Every metric of a run: column, value, meaning."""
-    return [(name, number(value), meaning(name)) for name in METRICS if (value := entry.value(name)) is not None]
+    return {str(name): [rounded(v) for v in values] for name, values in columns.items()}

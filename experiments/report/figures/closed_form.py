@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ class Curve:
 
 
 def curves(run: Mapping[str, Any] | pd.Series) -> list[Curve]:
-    """The closed forms of a run; label_placement `decoder`, which has no simple form, lies between two."""
+    """The closed forms of a run; label_placement `decoder`, which has no simple form, lies between two.
+
+    None where the effective variance is not known, because it could not be evaluated.
+    """
+    if not math.isfinite(run.get("effective_x_var", math.nan)):
+        return []
     kinds = {"both": ["within"], "decoder": ["within", "all"]}.get(run["label_placement.kind"], ["all"])
     return [Curve(run["dataset_hash"], kind, int(run["z_dim"])) for kind in kinds]

@@ -77,4 +77,5 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
 
 def _runs(report: Report, dataset_hash: str) -> pd.DataFrame:
     runs = report.usable
-    return runs if runs.empty else runs[(runs["dataset_hash"] == dataset_hash) & (runs["effective_x_var"] > 0)]
+    known = runs.reindex(columns=["effective_x_var"])["effective_x_var"] > 0
+    return runs[(runs["dataset_hash"] == dataset_hash) & known]

@@ -36,8 +36,9 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.D
             kl = cell.usable["test_kl"]
             plane.plot(kl, cell.usable["test_sse"], **look)
             # Without a simple form of its own, decoder is compared with the unconditional one, which comes last.
-            line = whole[curves(cell.first)[-1]]  # type: ignore[arg-type]
-            against.plot(kl, cell.usable["test_sse"] / np.interp(kl.clip(lower=0), line["kl"], line["sse"]), **look)
+            own = curves(cell.first)[-1:]  # type: ignore[arg-type]
+            for line in (whole[curve] for curve in own):
+                against.plot(kl, cell.usable["test_sse"] / np.interp(kl.clip(lower=0), line["kl"], line["sse"]), **look)
         crosses = _draw_curves(plane, report, whole)
         plane.set_ylabel(f"distortion: {QUANTITIES['sse']}")
         against.axhline(1, color="0.3", linewidth=0.9, zorder=1)

@@ -49,7 +49,8 @@ def chosen(report: Report, must_show: Collection[Cell] = ()) -> list[list[Cell]]
     """At most MAX_CELLS settings that have runs to show, line by line."""
     lines = [[cell for cell in cells if cell.first is not None] for _, cells in report.lines]
     lines = [cells for cells in lines if cells]
-    lines = spread(lines, MAX_CELLS, [cells for cells in lines if any(cell in must_show for cell in cells)])
+    most = MAX_CELLS // min(3, max(map(len, lines), default=1))  # so that a line shows more than one value
+    lines = spread(lines, most, [cells for cells in lines if any(cell in must_show for cell in cells)])
     each = MAX_CELLS // max(1, len(lines))
     return [spread(cells, each, must_show) for cells in lines]
 

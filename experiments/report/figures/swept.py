@@ -109,9 +109,9 @@ def _by_number(report: Report, must_show: Collection[Cell]) -> style.Drawn:
 
 
 def _more_handles(shown: Sequence[Cell], levels: dict[str, float]) -> list[Line2D]:
-    handles = [style.handle("single runs", **{**SINGLE, "color": "0.5", "alpha": 1})] if any(
-        len(living(cell)[0]) > 1 for cell in shown
-    ) else []  # fmt: skip
+    handles = []
+    if any(len(living(cell)[0]) > 1 for cell in shown):
+        handles.append(style.handle("single runs", **SINGLE | {"color": "0.5", "alpha": 1}))
     if any(len(living(cell)[1]) for cell in shown):
         handles.append(style.handle("dead or collapsed runs", **style.DIED))
     handles += style.closed_form_handles({curve.kind for cell in shown for curve in _forms(cell)})

@@ -28,6 +28,11 @@ function number(value) {
   return exponent < -5 || exponent > 6 ? value.toPrecision(4) : value.toFixed(Math.max(0, 3 - exponent));
 }
 
+const CLOSED_FORMS = {
+  within: { name: "closed form, within class", dash: "dash" },
+  all: { name: "closed form, unconditional", dash: "dot" },
+};
+const order = new Intl.Collator("en", { numeric: true }).compare;
 const words = (value) => (value === null || value === undefined ? "–" : String(value));
 
 /** Text for plotly, which reads some tags in its labels. */
@@ -85,9 +90,10 @@ function drawRun(data) {
       type: "bar", name: "this run", x: rank, y: order.map((i) => data.kl_per_dim[i]),
       text: order.map((i) => `dimension ${i}`), textposition: "none", marker: { color: colour("c0") },
     };
-    const closed = data.closed_form.map(({ name, dash, kl }) => (
-      { name, x: rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } }
-    ));
+    const closed = data.closed_form.map(({ kind, kl }) => {
+      const { name, dash } = CLOSED_FORMS[kind];
+      return { name, x: rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } };
+    });
     const legend = { orientation: "h", y: 1, yanchor: "bottom" };
     plot($("kl-per-dim"), [bars, ...closed], {
       xaxis: axis("latent dimension by rank"), yaxis: axis("KL (nats per image)"), showlegend: closed.length > 0, legend,
@@ -113,7 +119,8 @@ function browse(data) {
     const named = settings.map(({ key, heading }) => `${heading}=${words(values[key])}`.toLowerCase());
     const text = [run.run, run.outcome, run.reason, values.experiment, ...named].join(" ").toLowerCase();
     const pictures = run.pictures.map((i) => data.pictures[i]);
-    return { ...run, index, values, pictures, named: new Set(named), text };
+    const fingerprint = run.run.match(/-([0-9a-f]{10})$/)?.[1] ?? run.run;
+    return { ...run, index, values, pictures, fingerprint, named: new Set(named), text };
   });
   const byName = new Map(runs.map((run) => [run.run, run]));
   const folder = (run) => `runs/${encodeURIComponent(run.run)}`;
@@ -138,7 +145,6 @@ function browse(data) {
   let limit = PAGE;
   let listening = false;
 
-  const order = new Intl.Collator("en", { numeric: true }).compare;
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : order(words(a), words(b)));
   const matches = (run) =>
     facets.every(({ key }) => !state.has(key) || facetValues(run, key).includes(state.get(key))) &&
@@ -288,7 +294,8 @@ function browse(data) {
     const styles = new Set();
     const ends = []; // where two curves of one k end together, one of them is labelled
     return [...new Set(drawn.flatMap((run) => run.curves))].map((i) => {
-      const { name, title, k, dash, kl, sse } = data.curves[i];
+      const { kind, title, k, kl, sse } = data.curves[i];
+      const { name, dash } = CLOSED_FORMS[kind];
       const end = kl.findIndex((x, j) => x <= highestKl && sse[j] >= leastSse);
       const first = !styles.has(name);
       const close = (a, b) => Math.abs(a - b) < 0.05 * Math.max(a, b);
@@ -364,21 +371,24 @@ function browse(data) {
     for (const { key, heading } of varying(own)) {
       rows.push(row(heading, own.map((run) => element("td", {}, words(run.values[key])))));
     }
-    for (const { key, heading, title } of numbers.filter(({ key }) => own.some((run) => run.values[key] !== null))) {
+    const numberRow = ({ key, heading, title }) => {
       const cells = own.map((run) => element("td", { class: "number" }, number(run.values[key])));
       if (difference) {
         const change = own[1].values[key] - own[0].values[key];
-        const known = own.every((run) => run.values[key] !== null);
-        cells.push(element("td", { class: "number" }, known ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
+        const both = own.every((run) => run.values[key] !== null);
+        cells.push(element("td", { class: "number" }, both ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
       }
-      rows.push(row(heading, cells, title));
-    }
+      return row(heading, cells, title);
+    };
+    const known = ({ key }) => own.some((run) => run.values[key] !== null);
+    rows.push(...mainNumbers.filter(known).map(numberRow));
     for (const file of new Set(own.flatMap((run) => run.pictures))) {
       const cells = own.map((run) => element("td", {}, run.pictures.includes(file)
         ? element("img", { class: "sheet", src: `${folder(run)}/${encodeURIComponent(file)}`, alt: `${file} of ${run.run}`, loading: "lazy" })
         : "–"));
       rows.push(row(file.replace(/\.png$/, ""), cells));
     }
+    rows.push(...moreNumbers.filter(known).map(numberRow));
     table.tHead.replaceChildren(element("tr", {}, element("td", {}), ...head));
     table.tBodies[0].replaceChildren(...rows);
     scrollTo(0, 0);
@@ -469,7 +479,6 @@ function browse(data) {
 /** Makes a table sortable by the buttons in its head. A number counts as far as it can be read: 26.2 of "26.2 ± 0.3". */
 function sortable(table) {
   const text = (row, i) => row.cells[i]?.textContent.trim() ?? "";
-  const order = new Intl.Collator("en", { numeric: true }).compare;
   [...table.tHead.rows[0].cells].forEach((th, i) => {
     const button = element("button", { type: "button", click: () => {
       const sign = th.ariaSort === "ascending" ? -1 : 1;
@@ -489,11 +498,11 @@ function sortable(table) {
   });
 }
 
-for (const table of document.querySelectorAll(".report table")) {
-  const box = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" });
+document.querySelectorAll(".report table").forEach((table, i) => {
+  const box = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table ${i + 1}` });
   table.replaceWith(box);
   box.append(table);
-}
+});
 for (const table of document.querySelectorAll(".report table, table.sortable")) if (table.tBodies.length) sortable(table);
 if ($("runs")) browse(JSON.parse($("site-data").textContent));
 if ($("run-data")) {
