@@ -1,4 +1,4 @@
-# Every target makes .venv first, where it is missing or pyproject.toml changed. `make` alone lists the targets.
+# Every target creates .venv first if it is missing or pyproject.toml changed. `make` alone lists the targets.
 #   DATASET=name or path   data: mnist_5k, mnist, fashion_mnist, cifar10, photos, or a folder of pictures
 #   SEEDS=n                seeds 0 to n-1
 #   ARGS="..."             any settings, as run.py takes them
@@ -10,7 +10,8 @@ SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS
 RUN = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train report browse test test-all torture bench lint clean
+.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse docs \
+	test test-all torture bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -19,7 +20,7 @@ help: ## this list
 $(VENV): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed and $(PYTHON) is not: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "making .venv (about two minutes, 5 GB)" >&2
+	@echo "creating .venv (about two minutes, 5 GB)" >&2
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -33,7 +34,7 @@ ablation-labels: $(VENV) ## study A: where the label joins, and how often it is 
 table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no files)
 	@$(RUN) beta $(SETTINGS)
 
-claims: $(VENV) ## each claim of the two studies held against the runs (DATASET=mnist,cifar10: the studies' own data)
+claims: $(VENV) ## a verdict on each claim of the two studies (DATASET=mnist,cifar10: the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)
 
 sweep: $(VENV) ## the quick tour of study A, in a few minutes
@@ -42,11 +43,17 @@ sweep: $(VENV) ## the quick tour of study A, in a few minutes
 train: $(VENV) ## one run
 	@$(RUN) $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
 
-report: $(VENV) ## makes the report of EXPERIMENT again from its runs
-	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar)
+evaluate: $(VENV) ## computes metrics that are missing or outdated (ARGS: reports or runs; all runs without)
+	@$(PY) -m experiments.evaluate $(ARGS)
+
+report: $(VENV) ## builds the report of EXPERIMENT from the runs that exist
+	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar) $(ARGS)
 
 browse: $(VENV) ## the page of all experiments and runs: outputs/index.html
 	@$(PY) -m experiments.browse
+
+docs: $(VENV) ## regenerates docs/settings.md and docs/metrics.md
+	@$(PY) -m experiments.docs
 
 test: $(VENV) ## the tests, under five minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile
@@ -57,11 +64,11 @@ test-all: $(VENV) ## the slow tests too
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an unbroken one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
 
-bench: $(VENV) ## speed, as ratios within one run: outputs/reports/benchmark/
+bench: $(VENV) ## speed, as ratios within one run: outputs/reports/benchmark/report.md
 	@$(PY) -m experiments.bench $(ARGS)
 
-lint: $(VENV) ## ruff and pyright
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright
+lint: $(VENV) ## ruff, pyright and the direction of imports
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright && .venv/bin/lint-imports --no-logo
 
 clean: ## removes caches, not results
 	@rm -rf .pytest_cache .ruff_cache build *.egg-info outputs/.cache
