@@ -328,8 +328,9 @@ def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
     np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))  # type: ignore[arg-type]
     drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
     assert list(drawn) == ["traversals.png"]
-    assert "x_var 1, seed 3" in say("figure_captions.md.j2", drawn["traversals.png"].kind, drawn["traversals.png"].values)
-    with Image.open(io.BytesIO(drawn["traversals.png"].png)) as image:
+    figure = drawn["traversals.png"]
+    assert "x_var 1, seed 3" in say("figure_captions.md.j2", figure.kind, figure.values)
+    with Image.open(io.BytesIO(figure.png)) as image:
         assert image.size == sheet.draw().size
 
 
