@@ -51,6 +51,9 @@ class Study:
         [], "rows of the study's table: settings, and its figures under this project's column names"
     )
     source: str | None = setting(None, "where the published figures come from")
+    columns: list[str] = setting(
+        [], "what the report is about: metrics and outcomes by name; by default KL, SSE, sample accuracy and sample FFD"
+    )
     pick: bool = setting(True, "whether the report recommends a setting")
 
 
