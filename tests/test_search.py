@@ -4,6 +4,7 @@ Most of it trains nothing: a launcher writes results that are known functions of
 """
 
 import copy
+import dataclasses
 import json
 import math
 import shlex
@@ -13,19 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments.report.build import collect
+from experiments.search_findings import Search, confirmation
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import report, sweep
-from experiments.collect import collect
-from experiments.launch import cli
+from experiments import plan as planning
+from experiments.evaluate import evaluate
+from experiments.frame import read
+from experiments.launch import cli, conclude
 from experiments.launch.grid import GridSweeper, key_of
 from experiments.launch.search import OptunaSweeper
-from experiments.report import read
-from experiments.search_report import Search, confirmation
-from tests.conftest import composed, tiny_config
-from tests.test_sweep import Silent
-from vae.config import Config, ConfigError, identity
+from experiments.plan import plan
+from experiments.settings import Settings, result_settings
+from experiments.store import write_json
+from tests.conftest import composed, run_all, tiny_config
+from vae.config import ConfigError
 from vae.data import ImageData
+from vae.metrics import METRICS
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 
@@ -34,6 +39,8 @@ defaults:
   - override /hydra/sweeper: optuna
 study:
   name: tiny
+dataset:
+  validation: 0.2
 model:
   hidden: [16]
 trainer:
@@ -48,14 +55,29 @@ hydra:
       x_var.value: tag(log, interval(0.001, 10))
       z_dim.value: choice(2, 4)
 """
-TWO = "'hydra.sweeper.objectives=[minimize test_sse,minimize sample_ffd]'"
+TWO = "'hydra.sweeper.objectives=[minimize val_sse,minimize val_sample_ffd]'"
 
 
-def numbers(config: Config) -> dict[str, float]:
-    """The results that a run with these settings has here: the least sample_ffd, 3, is at x_var 0.1 and z_dim 4."""
+def numbers(config: Settings) -> dict[str, float]:
+    """The results that a run with these settings has here: the least val_sample_ffd, 3, is at x_var 0.1 and z_dim 4."""
     ln = math.log10(config.x_var.value) + 1
     sse = 10 + 5 * ln + (config.z_dim.value or 0)
-    return {"sample_ffd": 7 + ln**2 - (config.z_dim.value or 0), "test_sse": sse, "test_r_loss": 2 * sse}
+    return {"val_sample_ffd": 7 + ln**2 - (config.z_dim.value or 0), "val_sse": sse, "val_r_loss": 2 * sse}
+
+
+def pretend(folder: Path, template: Path, config: Settings, diverged: bool) -> None:
+    """Makes a run's folder from that of another, as if training with these settings had ended in `numbers`."""
+    shutil.copytree(template, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result |= {"settings": result_settings(config), "run": folder.name}
+    if diverged:
+        result |= {"status": "diverged", "diverged_epoch": 1, "model_sha256": None}
+    write_json(folder / "result.json", result)
+    for name, value in numbers(config).items():
+        path = folder / f"metrics/{METRICS[name].family}.json"
+        content = json.loads(path.read_text())
+        content["values"][name] = value
+        write_json(path, content)
 
 
 class Searching:
@@ -66,13 +88,11 @@ class Searching:
         breaks_after: a stop after so many runs; failing: whether a run of these settings diverges.
     """
 
-    def __init__(
-        self, sweeper: OptunaSweeper, arguments: list[str], output_dir: Path, template: dict[str, Any]
-    ) -> None:
+    def __init__(self, sweeper: OptunaSweeper, arguments: list[str], output_dir: Path, template: Path) -> None:
         self.sweeper, self.arguments, self.output_dir, self.template = sweeper, arguments, output_dir, template
         self.trained: list[str] = []
         self.breaks_after = 10**9
-        self.failing: Callable[[Config], bool] = lambda config: False
+        self.failing: Callable[[Settings], bool] = lambda config: False
         sweeper.launcher.launch = self.launch  # type: ignore[method-assign]
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.compose, sweeper.compose = sweeper.compose, self.quickly  # type: ignore[assignment]
@@ -93,17 +113,13 @@ class Searching:
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         for overrides in job_overrides:
             config = cli.typed(self.quickly(overrides))
-            (run,) = sweep.plan([config])
+            (run,) = plan([config])
             if run.folder.result() is not None:
                 continue
             if len(self.trained) == self.breaks_after:
                 raise KeyboardInterrupt
             self.trained.append(run.folder.name)
-            run.folder.path.mkdir(parents=True)
-            own = {**self.template, **identity(config), **numbers(config), "run": run.folder.name}
-            if self.failing(config):
-                own |= {"status": "diverged", "diverged_epoch": 1, "sample_ffd": None}
-            run.folder.write("result.json", own)
+            pretend(run.folder.path, self.template, config, self.failing(config))
         return []
 
     def __call__(self) -> Search:
@@ -122,21 +138,30 @@ class Searching:
 
 
 @pytest.fixture(scope="module")
-def trained(toy: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output folder with a run that was trained."""
+def held(toy: ImageData) -> ImageData:
+    """Data with validation images."""
+    x, y = toy.train_x, toy.train_y
+    return dataclasses.replace(toy, train_x=x[60:], train_y=y[60:], val_x=x[:60], val_y=y[:60])
+
+
+@pytest.fixture(scope="module")
+def trained(held: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with a run that was trained and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_load", lambda dataset: toy)
-        runs = sweep.plan([tiny_config(output_dir=str(folder), trainer__epochs=1)])
-        assert sweep.execute(runs, Silent(), [None])[0].ok
+        patch.setattr(planning, "load_data", lambda dataset: held)
+        config = tiny_config(output_dir=str(folder), trainer__epochs=1, dataset__validation=0.2)
+        evaluate([run_all([config])[0].run.folder])
     return folder
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, trained: Path) -> Callable[..., Searching]:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: ImageData, trained: Path
+) -> Callable[..., Searching]:
     """Makes a search of a command line, in an output folder of tmp_path; without its report, which takes a second."""
-    monkeypatch.setattr(sweep, "_load", lambda dataset: toy)
-    monkeypatch.setattr(report, "conclude", lambda content, output_dir: None)
+    monkeypatch.setattr(planning, "load_data", lambda dataset: held)
+    monkeypatch.setattr(conclude, "conclude", lambda manifest, runs, output_dir: None)
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/tiny.yaml").write_text(TINY)
     cli.register_schema()
@@ -147,18 +172,23 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: ImageData, tra
         sweeper, task = composed(arguments)
         assert isinstance(sweeper, OptunaSweeper)
         (result,) = trained.glob("runs/*/result.json")
-        return Searching(sweeper, task, tmp_path / folder, json.loads(result.read_text()))
+        return Searching(sweeper, task, tmp_path / folder, result.parent)
 
     return make
 
 
 def rows(search: Search) -> list[tuple[float, int, float, float]]:
-    """x_var, z_dim, test_sse and sample_ffd of each run, read from the folders."""
-    results = [trial.run.result or {} for trial in search.trials]
-    return [(r["x_var.value"], r["z_dim.value"], r["test_sse"], r["sample_ffd"]) for r in results]
+    """x_var, z_dim, val_sse and val_sample_ffd of each run, read from the folders."""
+    runs = [trial.run for trial in search.trials]
+    return [(r["x_var.value"], r["z_dim.value"], r["val_sse"], r["val_sample_ffd"]) for r in runs]
 
 
-# ---------------------------------------------------------------------------------------------- what is tried
+def runs_of(search: Search) -> list[Path]:
+    """The folders of the trials' runs."""
+    return [search.report.folder.parent.parent / "runs" / str(trial.run.name) for trial in search.trials]
+
+
+# --- what is tried
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
@@ -177,7 +207,7 @@ def test_a_known_optimum_is_approached(command: Callable[..., Searching], sample
 def test_each_setting_is_drawn_from_its_space_in_four_digits(command: Callable[..., Searching]):
     space = "beta=interval(0.5,2) z_dim=interval(2,6) model.hidden=[8],[16,8] trainer.batch_size=range(32,80,16)"
     search = command(f"tiny x_var=0.5 {space}")()
-    results = [trial.run.result or {} for trial in search.trials]
+    results = [json.loads((path / "result.json").read_text())["settings"] for path in runs_of(search)]
     assert {r["x_var.value"] for r in results} == {0.5}
     assert {r["z_dim.value"] for r in results} <= {2, 3, 4, 5, 6}
     assert {tuple(r["model.hidden"]) for r in results} == {(8,), (16, 8)}
@@ -199,18 +229,18 @@ def test_the_front_and_the_constraint_are_those_of_brute_force(command: Callable
 
 
 def test_a_constraint_moves_the_best_and_is_known_to_optuna(command: Callable[..., Searching]):
-    searching = command('tiny \'hydra.sweeper.constraints=["test_sse <= 10","test_r_loss >= 2"]\'')
+    searching = command('tiny \'hydra.sweeper.constraints=["val_sse <= 10","val_r_loss >= 2"]\'')
     search = searching()
     (best,) = search.best
     assert best.values[0] == min(ffd for _, _, sse, ffd in rows(search) if sse <= 10)
     assert best.values[0] > min(ffd for *_, ffd in rows(search))
     for trial, (_, _, sse, ffd) in zip(searching.study().trials, rows(search), strict=True):
         assert trial.values == [ffd]
-        assert trial.constraints == pytest.approx({"test_sse <= 10": sse - 10, "test_r_loss >= 2": 2 - 2 * sse})
+        assert trial.constraints == pytest.approx({"val_sse <= 10": sse - 10, "val_r_loss >= 2": 2 - 2 * sse})
 
 
 def test_more_is_better_where_it_is_to_be_maximized(command: Callable[..., Searching]):
-    search = command("tiny 'hydra.sweeper.objectives=[maximize sample_ffd]'")()
+    search = command("tiny 'hydra.sweeper.objectives=[maximize val_sample_ffd]'")()
     assert search.best[0].values[0] == max(ffd for *_, ffd in rows(search))
 
 
@@ -221,7 +251,7 @@ def test_the_experiment_of_the_project_searches_what_is_allowed(command: Callabl
     assert (searching.output_dir / "reports/search/sweep.json").exists()
 
 
-# ---------------------------------------------------------------------------------------------- stop and go on
+# --- stop and go on
 
 
 @pytest.mark.parametrize(("breaks_after", "objectives"), [(1, TWO), (2, "")])
@@ -292,7 +322,7 @@ def test_a_diverged_trial_is_told_as_failed_and_the_search_goes_on(command: Call
     for trial, told in zip(search.trials, searching.study().trials, strict=True):
         assert (told.state.name == "FAIL") == (told.params["z_dim.value"] == 2) == (not trial.usable)
     assert any(not trial.usable for trial in search.trials)
-    assert "diverged" in collect("tiny-search", searching.output_dir).read_text()
+    assert collect("tiny-search", searching.output_dir).exists()
 
 
 def test_no_usable_trial_is_a_failed_search(command: Callable[..., Searching]):
@@ -300,10 +330,10 @@ def test_no_usable_trial_is_a_failed_search(command: Callable[..., Searching]):
     searching.failing = lambda config: True
     with pytest.raises(cli.SweepFailed, match="none of the 3 trials has a usable result"):
         searching()
-    assert "No setting found" in collect("tiny-search", searching.output_dir).read_text()
+    assert collect("tiny-search", searching.output_dir).exists()
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
+# --- mistakes
 
 
 @pytest.mark.parametrize(
@@ -314,20 +344,29 @@ def test_no_usable_trial_is_a_failed_search(command: Callable[..., Searching]):
         ("x_var=interval(-1,1)", "x_var.value=-1.0: out of range; allowed: a number > 0"),
         ("z_dim=interval(0,4)", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
         ("z_dim=choice(2,65)", "z_dim.value=65: out of range; allowed: at most 64, the pixels of an image"),
-        ("trainer.batch_size=interval(8,400)", "trainer.batch_size=400: out of range; allowed: at most 300"),
+        ("trainer.batch_size=interval(8,400)", "trainer.batch_size=400: out of range; allowed: at most 240"),
         ("seed=0,1", "seed=0,1: the best seed is luck, not a setting; allowed: one seed"),
         ("x_var=0.1 z_dim=2", "hydra.sweeper.params: nothing to search for; allowed: x_var.value: interval(0.01, 1)"),
         ("hydra.sweeper.sampler=grid", "hydra.sweeper.sampler=grid: not an option; allowed: tpe, nsga2"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: out of range; allowed: a whole number >= 1"),
         ("hydra.sweeper.objectives=[]", "hydra.sweeper.objectives=[]: 0 columns; allowed: 1 or 2"),
-        ("'hydra.sweeper.objectives=[least test_sse]'", "hydra.sweeper.objectives=least test_sse: cannot be read"),
+        ("'hydra.sweeper.objectives=[least val_sse]'", "hydra.sweeper.objectives=least val_sse: cannot be read"),
         (
-            "'hydra.sweeper.objectives=[minimize test_ssee]'",
-            "hydra.sweeper.objectives=test_ssee: no such column (did you mean test_sse?); allowed: those of outputs/",
+            "'hydra.sweeper.objectives=[minimize val_ssee]'",
+            "hydra.sweeper.objectives=val_ssee: no such metric (did you mean val_sse?); allowed: val_",
         ),
+        (
+            "'hydra.sweeper.objectives=[minimize test_sse]'",
+            "hydra.sweeper.objectives=test_sse: a search must not choose by it; allowed: val_",
+        ),
+        (
+            "'hydra.sweeper.objectives=[minimize kl_per_dim]'",
+            "hydra.sweeper.objectives=kl_per_dim: no such metric",
+        ),
+        ("dataset.validation=0", "dataset.validation=0: a search chooses by validation images; allowed: a share > 0"),
         ("'hydra.sweeper.constraints=[\"r_loss < 2\"]'", "hydra.sweeper.constraints=r_loss < 2: cannot be read"),
         ("'hydra.sweeper.constraints=[\"r_loss <= two\"]'", "hydra.sweeper.constraints=r_loss <= two: cannot be read"),
-        ("'hydra.sweeper.constraints=[\"rloss <= 2\"]'", "hydra.sweeper.constraints=rloss: no such column (did"),
+        ("'hydra.sweeper.constraints=[\"rloss <= 2\"]'", "hydra.sweeper.constraints=rloss: no such metric (did"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_nothing_is_written(
@@ -348,7 +387,7 @@ def test_without_optuna_one_line_says_how_to_get_it(command: Callable[..., Searc
         searching()
 
 
-# ---------------------------------------------------------------------------------------------- the report
+# --- the report
 
 
 @pytest.mark.parametrize("objectives", ["", TWO])
@@ -356,21 +395,17 @@ def test_the_confirmation_trains_the_best_with_new_seeds(command: Callable[..., 
     searching = command(f"tiny {objectives} trainer.lr=0.002 'hydra.sweeper.constraints=[\"r_loss <= 30\"]'")
     search = searching()
     line = confirmation(search, searching.output_dir)
-    text = collect(search.report.name, searching.output_dir).read_text()
-    assert line in text
-    assert "a single seed is no confirmation" in text
+    folder = collect(search.report.name, searching.output_dir).parent
+    assert any(line.partition(" output_dir=")[0] in path.read_text() for path in folder.glob("*.md"))
     arguments = cli.rewrite(shlex.split(line)[2:])
     grid, task = composed([a for a in arguments if a != "-m"])
     assert isinstance(grid, GridSweeper)
     jobs, _ = grid.batch(task)
-    confirmed = [identity(cli.typed(grid.compose(row))) for row in jobs]
-    expected = []
-    for trial in search.best:
-        own = {k: v for k, v in (trial.run.result or {}).items() if k in confirmed[0]}
-        expected += [
-            {**own, "seed": seed, "training_version": confirmed[0]["training_version"]} for seed in range(1, 6)
-        ]
-    assert confirmed == expected
+    confirmed = [result_settings(cli.typed(grid.compose(row))) for row in jobs]
+    best = [
+        json.loads((searching.output_dir / "runs" / str(t.run.name) / "result.json").read_text()) for t in search.best
+    ]
+    assert confirmed == [{**result["settings"], "seed": seed} for result in best for seed in range(1, 6)]
 
 
 def test_a_search_that_trains_ends_in_a_report(command: Callable[..., Searching], tmp_path: Path, trained: Path):

@@ -10,15 +10,23 @@ from typing import Any
 from experiments.launch.cli import SweepFailed
 from experiments.launch.job import measure
 from experiments.plan import Run
-from experiments.report.build import collect
+from experiments.report.build import ReportError, collect
 from experiments.site.build import refresh
 from experiments.store import RunFolder, reports_dir, runs_dir
 
 
 def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Path) -> None:
-    """Measures what is trained, builds the report and the page, and says where they are."""
+    """Measures what is trained, builds the report and the page, and says where they are.
+
+    Raises:
+        SweepFailed: if the report cannot be built; the message is one line.
+    """
     measure(runs)
-    print(f"report: {collect(manifest['name'], output_dir)}", file=sys.stderr)
+    try:
+        path = collect(manifest["name"], output_dir)
+    except ReportError as e:
+        raise SweepFailed(str(e)) from e
+    print(f"report: {path}", file=sys.stderr)
     refresh(output_dir)
 
 
