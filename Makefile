@@ -10,7 +10,7 @@ SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS
 RUN = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train report browse test test-all torture bench lint clean
+.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse test test-all torture bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ sweep: $(VENV) ## the quick tour of study A, in a few minutes
 
 train: $(VENV) ## one run
 	@$(RUN) $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
+
+evaluate: $(VENV) ## computes missing or outdated metrics (ARGS="REPORT or RUN ...", all runs without)
+	@$(PY) -m experiments.evaluate $(ARGS)
 
 report: $(VENV) ## makes the report of EXPERIMENT again from its runs
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar)
