@@ -68,6 +68,9 @@ class Steps(Display):
     def __init__(self, what: str, n: int, stream: TextIO | None = None, every: float = 15.0) -> None:
         super().__init__(stream, every)
         self.what, self.n, self.done = what, n, 0
+        if self.live:  # the first step can take long
+            self.shown -= self.every
+            self.show(0.0, f"0/{n} {what}")
 
     def step(self) -> None:
         """One more step is done."""

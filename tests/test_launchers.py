@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.evaluate import read_metrics
+from experiments.settings import read_settings
+from experiments.store import all_runs
+
 ROOT = Path(__file__).parent.parent
 SWEEP = ["-m", "seed=0,1", "trainer.epochs=1", "model.hidden=[8]", "z_dim=2", "trainer.batch_size=1000"]
 
@@ -17,7 +21,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def results(output_dir: Path) -> dict[str, dict]:
-    return {p.parent.name: json.loads(p.read_text()) for p in sorted((output_dir / "runs").glob("*/result.json"))}
+    """The seed and the metrics of each run that is trained and evaluated, by its name."""
+    runs = [run for run in all_runs(output_dir) if run.result()]
+    return {run.name: {"seed": read_settings(run.path).seed, **read_metrics(run)[0]} for run in runs}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,9 @@ def test_a_sweep_from_the_command_line_ends_in_a_report(stacked: Path):
     assert len(results(stacked)) == 2
     reports = list((stacked / "reports").glob("*/report.md"))
     assert len(reports) == 1
-    run_folder = next((stacked / "runs").iterdir())
-    assert {p.name for p in (run_folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
-    assert "seed=" in (run_folder / ".hydra" / "overrides.yaml").read_text()
+    hydra = all_runs(stacked)[0].path / ".hydra"
+    assert {p.name for p in hydra.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert "seed=" in (hydra / "overrides.yaml").read_text()
 
 
 def test_callbacks_hear_of_each_job_and_its_return(stacked: Path):

@@ -19,17 +19,18 @@ from experiments.search_findings import Search, confirmation
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import plan as planning
+from experiments.evaluate import evaluate
 from experiments.frame import read
 from experiments.launch import cli, conclude
 from experiments.launch.grid import GridSweeper, key_of
 from experiments.launch.search import OptunaSweeper
 from experiments.plan import plan
 from experiments.settings import Settings, result_settings
-from experiments.store import RunFolder, write_json
+from experiments.store import write_json
 from tests.conftest import composed, run_all, tiny_config
 from vae.config import ConfigError
 from vae.data import ImageData
-from vae.metrics import FAMILIES, METRICS
+from vae.metrics import METRICS
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 
@@ -64,12 +65,19 @@ def numbers(config: Settings) -> dict[str, float]:
     return {"val_sample_ffd": 7 + ln**2 - (config.z_dim.value or 0), "val_sse": sse, "val_r_loss": 2 * sse}
 
 
-def write_metrics(folder: RunFolder, model: str | None, values: dict[str, float]) -> None:
-    """The files of an evaluation that gave these values."""
-    for family in {METRICS[name].family for name in values}:
-        own = {name: value for name, value in values.items() if METRICS[name].family == family}
-        content = {"family": family, "version": FAMILIES[family].version, "model_sha256": model, "values": own}
-        write_json(folder.path / f"metrics/{family}.json", content)
+def pretend(folder: Path, template: Path, config: Settings, diverged: bool) -> None:
+    """Makes a run's folder from that of another, as if training with these settings had ended in `numbers`."""
+    shutil.copytree(template, folder)
+    result = json.loads((folder / "result.json").read_text())
+    result |= {"settings": result_settings(config), "run": folder.name}
+    if diverged:
+        result |= {"status": "diverged", "diverged_epoch": 1, "model_sha256": None}
+    write_json(folder / "result.json", result)
+    for name, value in numbers(config).items():
+        path = folder / f"metrics/{METRICS[name].family}.json"
+        content = json.loads(path.read_text())
+        content["values"][name] = value
+        write_json(path, content)
 
 
 class Searching:
@@ -80,9 +88,7 @@ class Searching:
         breaks_after: a stop after so many runs; failing: whether a run of these settings diverges.
     """
 
-    def __init__(
-        self, sweeper: OptunaSweeper, arguments: list[str], output_dir: Path, template: dict[str, Any]
-    ) -> None:
+    def __init__(self, sweeper: OptunaSweeper, arguments: list[str], output_dir: Path, template: Path) -> None:
         self.sweeper, self.arguments, self.output_dir, self.template = sweeper, arguments, output_dir, template
         self.trained: list[str] = []
         self.breaks_after = 10**9
@@ -113,12 +119,7 @@ class Searching:
             if len(self.trained) == self.breaks_after:
                 raise KeyboardInterrupt
             self.trained.append(run.folder.name)
-            (run.folder.path / "metrics").mkdir(parents=True)
-            own = {**self.template, "settings": result_settings(config), "run": run.folder.name}
-            if self.failing(config):
-                own |= {"status": "diverged", "diverged_epoch": 1, "model_sha256": None}
-            run.folder.write("result.json", own)
-            write_metrics(run.folder, own["model_sha256"], numbers(config))
+            pretend(run.folder.path, self.template, config, self.failing(config))
         return []
 
     def __call__(self) -> Search:
@@ -145,11 +146,12 @@ def held(toy: ImageData) -> ImageData:
 
 @pytest.fixture(scope="module")
 def trained(held: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output folder with a run that was trained."""
+    """An output folder with a run that was trained and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "load_data", lambda dataset: held)
-        assert run_all([tiny_config(output_dir=str(folder), trainer__epochs=1, dataset__validation=0.2)])[0].ok
+        config = tiny_config(output_dir=str(folder), trainer__epochs=1, dataset__validation=0.2)
+        evaluate([run_all([config])[0].run.folder])
     return folder
 
 
@@ -170,7 +172,7 @@ def command(
         sweeper, task = composed(arguments)
         assert isinstance(sweeper, OptunaSweeper)
         (result,) = trained.glob("runs/*/result.json")
-        return Searching(sweeper, task, tmp_path / folder, json.loads(result.read_text()))
+        return Searching(sweeper, task, tmp_path / folder, result.parent)
 
     return make
 
@@ -394,7 +396,7 @@ def test_the_confirmation_trains_the_best_with_new_seeds(command: Callable[..., 
     search = searching()
     line = confirmation(search, searching.output_dir)
     folder = collect(search.report.name, searching.output_dir).parent
-    assert any(line in path.read_text() for path in folder.glob("*.md"))
+    assert any(line.partition(" output_dir=")[0] in path.read_text() for path in folder.glob("*.md"))
     arguments = cli.rewrite(shlex.split(line)[2:])
     grid, task = composed([a for a in arguments if a != "-m"])
     assert isinstance(grid, GridSweeper)

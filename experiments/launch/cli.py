@@ -48,7 +48,7 @@ class SweepFailed(Exception):
 
 
 def groups() -> list[str]:
-    """The config groups, by their folders; Hydra's own are left out."""
+    """The config groups, by their folders, without Hydra's own and the studies' claims, which no run reads."""
     return sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("hydra", "claims"))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from vae.metrics.registry import Family, Result, Subject
 
 pictures = Family("pictures", version=1, arrays=True)
@@ -13,6 +11,8 @@ gallery = Family("gallery", version=1, arrays=True, on_request=True)
 @pictures.computes()
 def samples_and_reconstructions(subject: Subject) -> Result:
     """samples (R, N, C, H, W) with sample_labels (R,), and inputs and reconstructions (n, C, H, W), all uint8."""
+    import numpy as np
+
     from vae.gallery import reconstructions, samples
 
     drawn, rebuilt = samples(subject.model), reconstructions(subject.model, subject.data)

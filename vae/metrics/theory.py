@@ -6,7 +6,6 @@ The two differ for label_placement=decoder only, where neither KL nor SSE alone 
 from __future__ import annotations
 
 from vae.metrics.registry import Family, Metric, Subject
-from vae.theory import held_out, prediction
 
 theory = Family("theory", version=1)
 
@@ -37,6 +36,8 @@ def variances(subject: Subject) -> dict[str, float]:
     )
 )
 def closed_form(subject: Subject) -> dict[str, float]:
+    from vae.theory import held_out, prediction
+
     facts, z_dim, t = subject.facts, subject.model.arch.z_dim, effective_x_var(subject)
     placement = subject.config.label_placement.kind
     trained = prediction(facts.eigenvalues, facts.eigenvalues_within, placement, t, z_dim)
