@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.report.build import collect
-from experiments.search_findings import Search, confirmation
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import plan as planning
@@ -25,6 +23,8 @@ from experiments.launch import cli, conclude
 from experiments.launch.grid import GridSweeper, key_of
 from experiments.launch.search import OptunaSweeper
 from experiments.plan import plan
+from experiments.report.build import collect
+from experiments.search_findings import Search, confirmation
 from experiments.settings import Settings, result_settings
 from experiments.store import write_json
 from tests.conftest import composed, run_all, tiny_config
