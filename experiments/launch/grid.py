@@ -1,4 +1,4 @@
-"""The Hydra sweeper `grid`: the product of `params`, crossed with `points` that are no product, and a report.
+"""The Hydra sweeper `grid`: the product of `params`, crossed with `points`, which need not form a grid.
 
 Imports no torch: Hydra loads this module for every command, --help included.
 """
