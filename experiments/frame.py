@@ -92,7 +92,7 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame = frame.set_index("run")
     for name in frame.columns.difference([*SETTINGS, *TEXTS, "failures", "usable", "status", "seed"]):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame
+    return frame.copy()  # in one block: pandas warns of frames in many pieces
 
 
 # ---------------------------------------------------------------------------------------------- groups of runs

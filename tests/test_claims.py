@@ -43,7 +43,8 @@ def report_of(tmp_path: Path, name: str, experiment: str, world: World, data: di
     points = [{key: point.get(key, base.get(key)) for key in dict.fromkeys(k for p in raw for k in p)} for point in raw]
 
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-        return world(name, {**base, **settings}, healthy({**base, **settings}, row))
+        made = world(name, {**base, **settings}, healthy({**base, **settings}, row))
+        return {key: value for key, value in made.items() if key not in ("k", "d")}
 
     fake_report(tmp_path, name, params, points, fixed=base, data=data, change=change, history=False)
     return read(name, tmp_path)

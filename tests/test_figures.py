@@ -156,7 +156,8 @@ def test_without_the_closed_form_the_measurements_are_drawn(tmp_path: Path):
     for folder in fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}):
         (folder / "metrics" / "theory.json").unlink()
     drawn, reasons = figures.all_figures(read("trial", tmp_path))
-    assert (list(drawn), reasons) == (["swept.png", "rate_distortion.png", "learning.png"], {})
+    assert {"swept.png", "rate_distortion.png", "learning.png"} <= set(drawn)
+    assert reasons == {}
     assert drawn["swept.png"].values["kinds"] == []
 
 
