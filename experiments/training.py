@@ -321,6 +321,7 @@ def run_provenance(run: Run, device: torch.device) -> dict[str, Any]:
         **provenance(),
         "device": str(device),
         "device_name": name,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),  # the last digits depend on it
         "threads": torch.get_num_threads(),
         "seed": run.config.seed,
         "dataset_root": run.config.dataset.root,

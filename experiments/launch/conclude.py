@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.frame import read
 from experiments.launch.cli import SweepFailed
 from experiments.launch.job import measure
 from experiments.plan import Run
 from experiments.report.build import ReportError, collect
+from experiments.report.compare import compare, line
 from experiments.site.build import refresh
 from experiments.store import RunFolder, reports_dir, runs_dir
 
@@ -26,6 +28,8 @@ def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Pa
         path = collect(manifest["name"], output_dir)
     except ReportError as e:
         raise SweepFailed(str(e)) from e
+    if comparison := compare(read(manifest["name"], output_dir, families=())):
+        print(line(comparison), file=sys.stderr)
     print(f"report: {path}", file=sys.stderr)
     refresh(output_dir)
 
