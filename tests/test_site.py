@@ -538,6 +538,7 @@ def test_dark_mode_and_a_phone(index: Any, site: SimpleNamespace):
         index.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+@pytest.mark.slow
 def test_two_thousand_runs_stay_small_and_fast(browser: Any, tmp_path: Path):
     write_many(tmp_path, 2000)
     build.write(tmp_path)
