@@ -136,7 +136,7 @@ def test_outcomes_settings_and_numbers_are_the_reports(site: SimpleNamespace):
     data = table_data(read_entries([report], site.path))
     rows = {row["run"]: row for row in data["runs"]}
     assert len(rows) == 10
-    settings, numbers = ([column[0] for column in data[name]] for name in ("settings", "numbers"))
+    settings, numbers = ([column["key"] for column in data[name]] for name in ("settings", "numbers"))
     assert numbers[:4] == ["test_kl", "test_sse", "sample_accuracy", "sample_ffd"]
     for run, known in report.runs.iterrows():
         row = rows[str(run)]
