@@ -102,7 +102,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     },
     "four settings": {
         "params": {
-            "x_var.value": [1, 0.1, 0.01],
+            "x_var.value": [1, 0.1],
             "label_placement.kind": ["both", "decoder", "encoder", "none"],
             "trainer.lr": [1e-3, 1e-2],
             "model.kind": ["mlp", "linear"],

@@ -429,7 +429,7 @@ def test_search_and_filters_narrow_the_table_and_the_plot_and_stand_in_the_addre
     address = index.current_url
     index.get("about:blank")
     index.get(address)
-    assert len(column(index, "run")) == 3
+    wait(index, "document.querySelectorAll('#table tbody tr').length === 3")
     index.find_element("id", "reset").click()
     assert len(column(index, "run")) == 10
     choose(index, "outcome", "collapsed")
@@ -442,7 +442,7 @@ def test_search_and_filters_narrow_the_table_and_the_plot_and_stand_in_the_addre
 def test_an_old_link_to_what_is_gone_opens_the_index(index: Any, site: SimpleNamespace):
     index.get("about:blank")
     index.get(f"{site.url}#sort=-gone&colour=gone&compare=gone&plot=gone&gone=1")
-    assert len(column(index, "run")) == 10
+    wait(index, "document.querySelectorAll('#table tbody tr').length === 10")
 
 
 def test_pointing_at_a_run_shows_its_samples_and_a_click_opens_its_page(index: Any, site: SimpleNamespace):
@@ -538,7 +538,8 @@ def test_dark_mode_and_a_phone(index: Any, site: SimpleNamespace):
         index.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_two_thousand_runs_stay_small_and_fast(browser: Any, tmp_path: Path):
+def test_two_thousand_runs_stay_small_and_fast(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, "write_run_pages", lambda *given: None)  # this is about the index
     write_many(tmp_path, 2000)
     build.write(tmp_path)
     size = (tmp_path / "index.html").stat().st_size

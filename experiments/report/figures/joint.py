@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.frame import Report
-from experiments.report.closed_form import curves
+from experiments.report.closed_form import all_curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, limits, log_ticks, measured
 
@@ -28,8 +28,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
     report = next(report for report in reports if report.name in own)
     z_dims = sorted({int(k) for k in runs["z_dim"]})
     coloured = dict(zip(style.spread(z_dims, len(style.COLOURS)), style.COLOURS, strict=False))
-    forms = sorted({c for _, run in runs.iterrows() for c in curves(run, report.datasets) if c.z_dim in coloured},
-                   key=lambda c: (c.z_dim, c.kind))  # fmt: skip
+    forms = [curve for curve in all_curves(runs, report.datasets) if curve.z_dim in coloured]
     died = runs["outcome"].isin(("dead", "collapsed"))
     low, high = runs["effective_x_var"].min() / 1.5, runs["effective_x_var"].max() * 1.5
     grid = np.geomspace(low, high, 300)

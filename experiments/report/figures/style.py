@@ -195,7 +195,8 @@ def shrunk(image: Image.Image) -> bytes:
 
 
 def rendered(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # the ticks depend on the size of the panels, and that on the ticks' labels
+    canvas, layout = FigureCanvasAgg(figure), figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)  # twice, as ticks depend on the size of the panels, and that on the ticks' labels
     canvas.draw()
     return shrunk(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))

@@ -256,19 +256,16 @@ function browse(data) {
   function curveTraces(drawn) {
     const [kls, sses] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
     const top = 1.45 * Math.max(...sses) - 0.45 * Math.min(...sses) + 1; // more would press the runs together
-    const [names, ks] = [new Set(), new Set()];
-    return [...new Set(drawn.flatMap((run) => run.curves))].map((i) => {
-      const { kind, title, k, kl, sse } = data.curves[i];
+    const own = [...new Set(drawn.flatMap((run) => run.curves))].map((i) => data.curves[i]);
+    return own.map(({ kind, title, k, kl, sse }, i) => {
+      const isFirst = (of) => own.findIndex(of) === i;
       const { name, dash } = CLOSED_FORMS[kind];
       const near = kl.map((_, j) => j).filter((j) => kl[j] >= Math.min(...kls) && kl[j] <= Math.max(...kls) && sse[j] <= top);
-      const trace = {
-        x: near.map((j) => kl[j]), y: near.map((j) => sse[j]), name, legendgroup: name, showlegend: !names.has(name),
-        mode: "lines+text", text: ks.has(k) ? [] : [`k = ${k}`], textposition: "bottom left", textfont: { color: colour("quiet") },
+      return {
+        x: near.map((j) => kl[j]), y: near.map((j) => sse[j]), name, legendgroup: name, showlegend: isFirst((c) => c.kind === kind),
+        mode: "lines+text", text: isFirst((c) => c.k === k) ? [`k = ${k}`] : [], textposition: "bottom left", textfont: { color: colour("quiet") },
         line: { dash, color: colour("quiet"), width: 1.6 }, hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
       };
-      names.add(name);
-      ks.add(k);
-      return trace;
     });
   }
 
