@@ -49,6 +49,7 @@ def test_runs_are_stacked_as_a_sweep_stacks_them():
 
 def test_everything_is_timed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tables, "SIZES", (1, 2))
+    monkeypatch.setattr(tables, "SWEEP", 4)
     times, rows = tables.training(1, n_images=256)
     assert len(times) == 8
     assert min(times.values()) > 0

@@ -19,8 +19,8 @@ from PIL import Image
 
 from experiments.frame import Report, read
 from experiments.report import figures
+from experiments.report.closed_form import curves
 from experiments.report.figures import style
-from experiments.report.figures.closed_form import curves
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search
@@ -102,7 +102,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     },
     "four settings": {
         "params": {
-            "x_var.value": [1, 0.1, 0.01],
+            "x_var.value": [1, 0.1],
             "label_placement.kind": ["both", "decoder", "encoder", "none"],
             "trainer.lr": [1e-3, 1e-2],
             "model.kind": ["mlp", "linear"],
@@ -208,8 +208,8 @@ def test_the_closed_form_is_that_of_held_out_images(tmp_path: Path, canvases: li
 
 def test_curves_are_those_of_the_label_placement(tmp_path: Path):
     fake_report(tmp_path, params={"label_placement.kind": ["both", "decoder", "encoder", "none"]})
-    runs = read("trial", tmp_path).runs
-    kinds = [[curve.kind for curve in curves(run)] for _, run in runs.iterrows()]
+    report = read("trial", tmp_path)
+    kinds = [[curve.kind for curve in curves(run, report.datasets)] for _, run in report.runs.iterrows()]
     assert kinds == [["within"], ["within", "all"], ["all"], ["all"]]
 
 
@@ -303,18 +303,29 @@ def test_sheets_of_any_images(tmp_path: Path, shape: tuple[int, int, int]):
 
 def test_the_images_are_those_of_the_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (folder,) = fake_report(tmp_path, pictures=True)
-    monkeypatch.setattr(sheets, "_image", lambda pixels, scale: pasted.append(pixels) or Image.new("RGB", (8, 8)))
-    pasted: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(sheets, "tiled", lambda images, scale: drawn.append(images) or np.zeros((8, 8, 3), np.uint8))
     report = read("trial", tmp_path)
     stored = np.load(folder / "pictures.npz")
     figures.samples(report)
-    n_rows, n_columns = stored["samples"].shape[:2]
-    assert np.array_equal(np.array(pasted).reshape(n_rows, n_columns, 1, 8, 8), stored["samples"])
-    pasted.clear()
     figures.reconstructions(report)
+    samples, pairs = drawn
+    assert np.array_equal(samples, stored["samples"])
     picked = style.spread(range(20), 10)
-    assert np.array_equal(pasted[:10], stored["inputs"][picked])
-    assert np.array_equal(pasted[10:], stored["reconstructions"][picked])
+    assert np.array_equal(pairs[0], stored["inputs"][picked])
+    assert np.array_equal(pairs[1], stored["reconstructions"][picked])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_enlarged_and_stand_in_their_rows(channels: int):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, channels, 4, 5), dtype=np.uint8)
+    picture = sheets.tiled(images, 3)
+    assert picture.shape == (2 * (3 * 4 + 2), 3 * (3 * 5 + 2), 3)
+    for row, column in np.ndindex(2, 3):
+        one = picture[14 * row : 14 * row + 12, 17 * column : 17 * column + 15]
+        assert np.array_equal(one[::3, ::3], np.broadcast_to(images[row, column].transpose(1, 2, 0), (4, 5, 3)))
+        assert np.array_equal(one[2::3, 1::3], one[::3, ::3])
+    assert (picture[12:14] == 255).all()
 
 
 def test_classes_may_have_any_name(tmp_path: Path):

@@ -136,7 +136,7 @@ def test_outcomes_settings_and_numbers_are_the_reports(site: SimpleNamespace):
     data = table_data(read_entries([report], site.path))
     rows = {row["run"]: row for row in data["runs"]}
     assert len(rows) == 10
-    settings, numbers = ([column[0] for column in data[name]] for name in ("settings", "numbers"))
+    settings, numbers = ([column["key"] for column in data[name]] for name in ("settings", "numbers"))
     assert numbers[:4] == ["test_kl", "test_sse", "sample_accuracy", "sample_ffd"]
     for run, known in report.runs.iterrows():
         row = rows[str(run)]
@@ -429,7 +429,7 @@ def test_search_and_filters_narrow_the_table_and_the_plot_and_stand_in_the_addre
     address = index.current_url
     index.get("about:blank")
     index.get(address)
-    assert len(column(index, "run")) == 3
+    wait(index, "document.querySelectorAll('#table tbody tr').length === 3")
     index.find_element("id", "reset").click()
     assert len(column(index, "run")) == 10
     choose(index, "outcome", "collapsed")
@@ -442,7 +442,7 @@ def test_search_and_filters_narrow_the_table_and_the_plot_and_stand_in_the_addre
 def test_an_old_link_to_what_is_gone_opens_the_index(index: Any, site: SimpleNamespace):
     index.get("about:blank")
     index.get(f"{site.url}#sort=-gone&colour=gone&compare=gone&plot=gone&gone=1")
-    assert len(column(index, "run")) == 10
+    wait(index, "document.querySelectorAll('#table tbody tr').length === 10")
 
 
 def test_pointing_at_a_run_shows_its_samples_and_a_click_opens_its_page(index: Any, site: SimpleNamespace):

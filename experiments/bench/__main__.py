@@ -13,29 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.bench import tables
 from experiments.provenance import cpu_name, git_state, versions
+from experiments.report.render import render
 from experiments.settings import Settings
 from experiments.store import reports_dir, write_atomic, write_json
 from experiments.training import set_up_torch
-from experiments.wording import number, percent
 
 
 def write(output_dir: str | Path, repetitions: int) -> Path:
     """Measures, and writes the report; returns its path."""
     set_up_torch(Settings(), torch.get_num_threads())
     times, rows = tables.training(repetitions)
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {"number": number, "percent": percent}
-    text = made.get_template("benchmark.md.j2").render(
+    text = render(
+        "benchmark.md.j2",
         rows=rows,
         times=times,
         sizes=tables.stack_sizes(repetitions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -31,22 +32,16 @@ GPU_SIZES = (1, 8, 32, 128, 256)
 
 @dataclass(frozen=True)
 class Row:
-    """A ratio of two rates.
-
-    Attributes:
-        least: below the goal but not below this, the value is acceptable; None: there is no such range.
-    """
+    """A ratio of two rates; below the goal but not below `least`, if given, it is acceptable."""
 
     what: str
     value: float
     goal: float
-    least: float | None = None
+    least: float = math.inf
 
     @property
     def met(self) -> str:
-        if self.value >= self.goal:
-            return "yes"
-        return "no" if self.least is None or self.value < self.least else "acceptable"
+        return "yes" if self.value >= self.goal else "acceptable" if self.value >= self.least else "no"
 
 
 def timed(workload: Workload) -> float:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from experiments.frame import Report
 from experiments.report.render import shortened
 from experiments.site import data
-from experiments.site.cards import Card, reference_cards, report_html, user_cards, write_strips
+from experiments.site.cards import Card, reference_cards, report_html, strip, user_cards
 from experiments.site.data import Entry
 from experiments.store import runs_dir, write_atomic
 from experiments.wording import number, words
@@ -36,31 +36,27 @@ def refresh(output_dir: str | Path) -> None:
 
 
 def write(output_dir: str | Path) -> Path:
-    """Brings the page up to date.
-
-    Returns:
-        The path of index.html.
+    """Brings the page up to date and returns the path of index.html.
 
     Raises:
         OSError: if nothing can be written there.
     """
     root, pages = Path(output_dir), Path(output_dir) / "pages"
     pages.mkdir(parents=True, exist_ok=True)
-    own = user_cards(output_dir)
+    own, shipped = user_cards(root), reference_cards(root)
     reports = [card.report for card in own if card.report is not None]
-    shipped = reference_cards(output_dir)
-    entries = data.read_entries(reports, output_dir)
+    entries = data.read_entries(reports, root)
     templates = environment()
-    _write_changed(pages / "plotly.min.js", get_plotlyjs().encode())
+    _write_changed(pages / "plotly.min.js", get_plotlyjs())
     for asset in ("site.css", "site.js"):
-        _write_changed(pages / asset, (TEMPLATES / asset).read_bytes())
-    write_strips(own, runs_dir(output_dir), pages / "strips")
+        _write_changed(pages / asset, (TEMPLATES / asset).read_text())
+    write_strips(own, runs_dir(root), pages / "strips")
     write_report_pages([*own, *shipped], root, templates)
     write_run_pages(entries, reports, pages, templates)
     text = templates.get_template("index.html").render(
         own=own, shipped=shipped, data=data.table_data(entries), readme=(root / "README.md").exists()
     )
-    _write_changed(root / "index.html", text.encode())
+    _write_changed(root / "index.html", text)
     return root / "index.html"
 
 
@@ -79,16 +75,27 @@ def environment() -> Environment:
     return made
 
 
+def write_strips(cards: Sequence[Card], runs: Path, folder: Path) -> None:
+    """A PNG file with a few samples for each run that a card shows."""
+    folder.mkdir(exist_ok=True)
+    names = {run for card in cards for run in card.tiles[0]}
+    for name in names:
+        path, source = folder / f"{name}.png", runs / name / "pictures.npz"
+        if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+            write_atomic(path, strip(source))
+    _remove_others(folder, {f"{name}.png" for name in names})
+
+
 def write_report_pages(cards: Sequence[Card], root: Path, templates: Environment) -> None:
     """One page for each report that there is."""
+    template = templates.get_template("report.html")
     for kind in ("reports", "reference"):
         folder = root / "pages" / kind
         folder.mkdir(exist_ok=True)
         own = {f"{card.name}.html": card for card in cards if card.kind == kind and card.text}
         for name, card in own.items():
             page, details = report_html(card)
-            text = templates.get_template("report.html").render(card=card, page=page, details=details)
-            _write_changed(folder / name, text.encode())
+            _write_changed(folder / name, template.render(card=card, page=page, details=details))
         _remove_others(folder, own)
 
 
@@ -112,15 +119,14 @@ def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
     metrics = entry.folder.path / "metrics"
     stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
-    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, entry.facts is None]
+    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves)]
     return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache
 def _program() -> bytes:
-    """A hash of what makes the pages."""
-    files = [*sorted(HERE.glob("*.py")), *sorted(TEMPLATES.iterdir())]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
+    """What makes the pages."""
+    return b"".join(path.read_bytes() for path in (*sorted(HERE.glob("*.py")), *sorted(TEMPLATES.iterdir())))
 
 
 def _mark(path: Path) -> str:
@@ -132,13 +138,13 @@ def _mark(path: Path) -> str:
         return ""
 
 
-def _write_changed(path: Path, content: bytes) -> None:
-    if not (path.exists() and path.read_bytes() == content):
-        write_atomic(path, content)
+def _write_changed(path: Path, text: str) -> None:
+    if not (path.exists() and path.read_bytes() == text.encode()):
+        write_atomic(path, text.encode())
 
 
 def _remove_others(folder: Path, names: Iterable[str]) -> None:
-    """Removes the pages of what is no longer there."""
-    for path in folder.glob("*.html"):
+    """Removes the pages and pictures of what is no longer there."""
+    for path in (*folder.glob("*.html"), *folder.glob("*.png")):
         if path.name not in names:
             path.unlink(missing_ok=True)

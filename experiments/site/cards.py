@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +13,11 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from PIL import Image
 
 from experiments.frame import Report, ReportError, read
 from experiments.report.render import shortened
-from experiments.site.data import read_object
-from experiments.store import reports_dir, write_atomic
+from experiments.store import read_json, reports_dir
 from experiments.wording import described, listed
 
 TILES = 8  # of a strip, at most
@@ -54,7 +51,10 @@ class Card:
     @cached_property
     def summary(self) -> dict[str, str]:
         """The texts of summary.json: `title`, `answer`, `advice`, `data`."""
-        found = read_object(self.folder / "summary.json")
+        try:
+            found = read_json(self.folder / "summary.json")
+        except (OSError, ValueError):
+            return {}
         return {key: shortened(value) for key, value in found.items() if isinstance(value, str)}
 
     @cached_property
@@ -98,7 +98,7 @@ class Card:
         key = self.report.main
         drawn = [(rest, [cell for cell in cells if has_pictures(cell.first)]) for rest, cells in self.report.lines]
         rest, cells = max(drawn, key=lambda line: len(line[1]))
-        few = spread(cells, TILES)
+        few = [cells[i] for i in np.linspace(0, len(cells) - 1, min(TILES, len(cells))).round().astype(int)]
         return {str(c.first.name): described({key: c.settings[key]} if key else {}) for c in few}, described(rest)
 
 
@@ -120,31 +120,11 @@ def reference_cards(output_dir: str | Path) -> list[Card]:
     return sorted(cards, key=lambda card: (card.title, card.name))
 
 
-def spread(items: Sequence[Any], n: int) -> list[Any]:
-    """At most n of the items, evenly, the first and the last among them."""
-    if len(items) <= n:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]
-
-
 # ---------------------------------------------------------------------------------------------- pictures of a card
 
 
 def has_pictures(run: Any) -> bool:
     return run is not None and (Path(run["path"]) / "pictures.npz").exists()
-
-
-def write_strips(cards: Sequence[Card], runs: Path, folder: Path) -> None:
-    """A PNG file with a few samples for each run that a card shows; the others are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {run for card in cards for run in card.tiles[0]}
-    for name in names:
-        path, source = folder / f"{name}.png", runs / name / "pictures.npz"
-        if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
-            write_atomic(path, strip(source))
-    for path in folder.glob("*.png"):
-        if path.stem not in names:
-            path.unlink(missing_ok=True)
 
 
 def strip(pictures: Path) -> bytes:
@@ -155,13 +135,14 @@ def strip(pictures: Path) -> bytes:
             samples = arrays["samples"]  # (R, N, C, H, W)
     except (OSError, ValueError, KeyError):
         samples = np.zeros((1, 1, 1, 1, 1), np.uint8)
-    few = np.moveaxis(samples.swapaxes(0, 1), 2, -1).reshape(-1, *samples.shape[3:], samples.shape[2])  # (n, H, W, C)
-    sheet = np.zeros((rows * columns, *few.shape[1:]), np.uint8)
-    sheet[: len(few)] = few[: rows * columns]
-    lines = [np.concatenate(list(line), axis=1) for line in sheet.reshape(rows, columns, *few.shape[1:])]
-    picture = np.concatenate(lines)  # (rows·H, columns·W, C)
+    channels, height, width = samples.shape[2:]
+    few = samples.swapaxes(0, 1).reshape(-1, channels, height, width)[: rows * columns]  # (n, C, H, W)
+    tiles = np.zeros((rows * columns, channels, height, width), np.uint8)
+    tiles[: len(few)] = few
+    tiles = tiles.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture = tiles.reshape(rows * height, columns * width, channels)
     made = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(made, "PNG")
+    Image.fromarray(picture[..., 0] if channels == 1 else picture).save(made, "PNG")
     return made.getvalue()
 
 
@@ -185,18 +166,14 @@ def _html(text: str, base: str, deeper: int) -> str:
     made = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = made.parse(text)
     for token in [t for outer in tokens for t in (outer, *(outer.children or []))]:
-        _adapt(token, base, deeper)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + deeper)}"
+        elif token.type == "link_open":
+            token.attrSet("href", _link(str(token.attrGet("href")), base))
+        elif token.type == "image":
+            token.attrSet("src", _link(str(token.attrGet("src")), base))
+            token.attrSet("loading", "lazy")
     return made.renderer.render(tokens, made.options, {})
-
-
-def _adapt(token: Token, base: str, deeper: int) -> None:
-    if token.type in ("heading_open", "heading_close"):
-        token.tag = f"h{min(6, int(token.tag[1]) + deeper)}"
-    elif token.type == "link_open":
-        token.attrSet("href", _link(str(token.attrGet("href")), base))
-    elif token.type == "image":
-        token.attrSet("src", _link(str(token.attrGet("src")), base))
-        token.attrSet("loading", "lazy")
 
 
 def _link(target: str, base: str) -> str:
@@ -206,6 +183,4 @@ def _link(target: str, base: str) -> str:
     if target in (pages := {"report.md": "#", "details.md": "#details"}):
         return pages[target]
     other = re.fullmatch(r"\.\./(?:\.\./(reports|reference)/)?([^/]+)/report\.md(#.*)?", target)
-    if other:
-        return f"../{other[1] or base.split('/')[2]}/{other[2]}.html"
-    return base + target
+    return f"../{other[1] or base.split('/')[2]}/{other[2]}.html" if other else base + target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +16,7 @@ import pandas as pd
 
 from experiments.evaluate import read_metrics
 from experiments.frame import SETTINGS, Report, frame_of, read_run
+from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
 from experiments.store import RunFolder, all_runs
 from experiments.wording import short
@@ -36,7 +37,6 @@ HISTORY = {
     "x_var": "x_var (variance of a pixel)",
     "lr": "learning rate",
 }
-PLACEMENTS = {"both": ("within",), "decoder": ("within", "all")}  # the closed forms to compare with; else only `all`
 FIRST_PICTURES = ("samples.png", "reconstructions.png")
 
 
@@ -47,13 +47,13 @@ class Entry:
     Attributes:
         row: as `read_run` and the reports' frames give it.
         reports: names of the reports that contain it.
-        facts: of its data, as a manifest has them; None where no report has.
+        curves: the closed forms to compare it with, where a report knows its data.
     """
 
     folder: RunFolder
     row: Mapping[str, Any]
     reports: list[str]
-    facts: Mapping[str, Any] | None
+    curves: list[Curve]
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Entry:
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        return read_object(self.folder.path / "provenance.json")
+        return self.folder.read("provenance.json") or {}
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -94,53 +94,36 @@ class Entry:
             value = seconds / max(1, stack or 1) if isinstance(seconds, int | float) else None
         return rounded(value) if isinstance(value, int | float) else None
 
-    @property
-    def curves(self) -> list[tuple[str, str, int]]:
-        """The closed forms to compare it with: the data's hash, `within` class or `all`, latent dimensions."""
-        if not self.row["usable"] or self.facts is None:
-            return []
-        kinds = PLACEMENTS.get(self.row["label_placement.kind"], ("all",))
-        return [(self.row["dataset_hash"], kind, int(self.row["z_dim"])) for kind in kinds]
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it cannot be read."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
 
 def rounded(value: float) -> float | None:
-    return float(f"{value:.6g}") if np.isfinite(value) else None
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def rounded_all(values: Iterable[float]) -> list[float | None]:
+    return [rounded(value) for value in values]
 
 
 def plain(value: Any) -> Any:
     """A value of a frame as JSON can have it: None for NaN, and a whole number without a decimal point."""
-    if isinstance(value, np.generic):
-        value = value.item()
     if not isinstance(value, float):
         return value
-    return None if not np.isfinite(value) else int(value) if value == int(value) else value
+    return None if not math.isfinite(value) else int(value) if value == int(value) else value
 
 
 def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entry]:
     """Every run that has a folder, by name; the runs of a report are not read again."""
-    rows: dict[str, dict[str, Any]] = {}
-    used: dict[str, list[str]] = {}
-    facts = {key: data for report in reports for key, data in report.datasets.items()}
+    rows: dict[Any, Any] = {}
     for report in reports:
-        for row in report.runs.reset_index().to_dict("records"):
-            rows[str(row["run"])] = {str(key): value for key, value in row.items()}
-            used.setdefault(str(row["run"]), []).append(report.name)
+        rows |= report.runs.to_dict("index")
     folders = all_runs(output_dir)
-    others = frame_of(read_run(folder) for folder in folders if folder.name not in rows).reset_index()
-    rows |= {str(row["run"]): {str(k): v for k, v in row.items()} for row in others.to_dict("records")}
-    return [
-        Entry(folder, row := rows[folder.name], used.get(folder.name, []), facts.get(str(row.get("dataset_hash"))))
-        for folder in folders
-    ]
+    rows |= frame_of(read_run(folder) for folder in folders if folder.name not in rows).to_dict("index")
+    datasets = {key: data for report in reports for key, data in report.datasets.items()}
+    entries = []
+    for folder in folders:
+        row = rows[folder.name]
+        names = [report.name for report in reports if folder.name in report.runs.index]
+        entries.append(Entry(folder, row, names, curves(row, datasets) if row["usable"] else []))
+    return entries
 
 
 # ---------------------------------------------------------------------------------------------- the table of all runs
@@ -168,17 +151,16 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
     """All that the page's table, plot and comparison need, for JSON.
 
     Returns:
-        settings: [name, heading] of each; numbers: [column, heading, meaning, whether it is a main one] of each;
-        pictures: file names; curves: the closed forms; runs: one object per run, with `settings` (empty where they are
-        not known) and `numbers` in the order of these lists, `pictures` and `curves` by index.
+        settings: key and heading of each; numbers: key, heading, title and whether it is a main one of each; curves:
+        the closed forms; runs: one object per run, with `settings` (empty where they are not known) and `numbers` in
+        the order of these lists, and `curves` by index.
     """
     names = ["dataset", *(name for name in SETTINGS if any(name in entry.settings for entry in entries))]
     varied = [name for name in names if len({str(e.settings.get(name)) for e in entries if e.settings}) > 1]
+    headings = {name: _heading(name, names, varied) for name in names}
     same = Counter(name for name, _ in {(e.settings.get("dataset"), e.row.get("dataset_hash")) for e in entries})
     numbers = columns(entries)
-    pictures = list(dict.fromkeys(file for entry in entries for file in entry.pictures))
-    curves = {curve: entry.facts for entry in entries for curve in entry.curves}
-    index = {curve: i for i, curve in enumerate(curves)}
+    drawn = list(dict.fromkeys(curve for entry in entries for curve in entry.curves))
     ts = [t for entry in entries if (t := entry.value("effective_x_var"))]
     rows = []
     for entry in entries:
@@ -192,18 +174,19 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
             "reports": entry.reports,
             "settings": own,
             "numbers": [entry.value(column) for column in numbers],
-            "pictures": [pictures.index(file) for file in entry.pictures],
-            "curves": [index[curve] for curve in entry.curves],
+            "pictures": entry.pictures,
+            "curves": [drawn.index(curve) for curve in entry.curves],
         })  # fmt: skip
-    headings = {name: _heading(name, names, varied) for name in names}
     for name, (heading, meaning) in numbers.items():
         if heading in headings.values():  # x_var, which can be learned
             numbers[name] = f"{heading}, measured", meaning
     return {
-        "settings": [[name, heading] for name, heading in headings.items()],
-        "numbers": [[name, heading, meaning, name in MAIN] for name, (heading, meaning) in numbers.items()],
-        "pictures": pictures,
-        "curves": [_curve(curve, facts, ts) for curve, facts in curves.items() if facts is not None],
+        "settings": [{"key": name, "heading": heading} for name, heading in headings.items()],
+        "numbers": [
+            {"key": name, "heading": heading, "title": meaning, "main": name in MAIN}
+            for name, (heading, meaning) in numbers.items()
+        ],
+        "curves": [_curve(curve, ts) for curve in drawn],
         "runs": rows,
     }
 
@@ -214,20 +197,12 @@ def _heading(name: str, names: Sequence[str], varied: Sequence[str]) -> str:
     return short(name) if ([other for other in same if other in varied] or same) == [name] else name
 
 
-def _curve(curve: tuple[str, str, int], facts: Mapping[str, Any], ts: Sequence[float]) -> dict[str, Any]:
+def _curve(curve: Curve, ts: Sequence[float]) -> dict[str, Any]:
     """A closed form on held-out images in the rate-distortion plane, over these effective variances and beyond."""
-    _, kind, z_dim = curve
-    part = "_within" if kind == "within" else ""
-    spectrum = facts[f"eigenvalues{part}"]
-    over = np.geomspace(min(ts) / 3, max(spectrum[0], *ts), 200)
-    kl, sse = theory.held_out_curve(spectrum, facts[f"test_variances{part}"], over, z_dim)
-    return {
-        "kind": kind,
-        "title": f"k = {z_dim}, {facts['name']}",
-        "k": z_dim,
-        "kl": [rounded(v) for v in kl.tolist()],
-        "sse": [rounded(v) for v in sse.tolist()],
-    }
+    points = curve.at(np.geomspace(min(ts) / 3, max(curve.eigenvalues[0], *ts), 200))
+    title = f"k = {curve.z_dim}, {curve.datasets[curve.dataset_hash]['name']}"
+    own = {"kind": curve.kind, "title": title, "k": curve.z_dim}
+    return own | {name: rounded_all(values) for name, values in points.items()}
 
 
 # ---------------------------------------------------------------------------------------------- one run
@@ -235,26 +210,19 @@ def _curve(curve: tuple[str, str, int], facts: Mapping[str, Any], ts: Sequence[f
 
 def run_data(entry: Entry) -> dict[str, Any]:
     """What a run's page draws: learning curves, and the training KL of each latent dimension with its closed form."""
-    history = _history(entry.folder.path / "history.csv")
-    kl = read_metrics(entry.folder)[0].get("train_kl_per_dim") or []
-    closed, t = [], entry.value("effective_x_var")
-    for _, kind, z_dim in entry.curves if kl else []:
-        assert entry.facts is not None
-        assert t is not None
-        best = theory.optimum(entry.facts["eigenvalues_within" if kind == "within" else "eigenvalues"], t, z_dim)
-        closed.append({"kind": kind, "kl": [rounded(v) for v in best.kl_per_dim.tolist()]})
-    return {
-        "epoch": history.get("epoch", []),
-        "history": [[name, title, history[name]] for name, title in HISTORY.items() if name in history],
-        "kl_per_dim": [rounded(v) for v in kl],
-        "closed_form": closed,
-    }
-
-
-def _history(path: Path) -> dict[str, list[float | None]]:
-    """The columns of history.csv; empty where they cannot be read."""
     try:
-        columns = pd.read_csv(path, usecols=["epoch", *HISTORY], dtype=float)
+        history = pd.read_csv(entry.folder.path / "history.csv", usecols=["epoch", *HISTORY], dtype=float)
     except (OSError, ValueError):
-        return {}
-    return {str(name): [rounded(v) for v in values] for name, values in columns.items()}
+        history = pd.DataFrame({"epoch": []})
+    drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or history[name].nunique() > 1)]
+    kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
+    order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)
+    best = {c.kind: theory.optimum(c.eigenvalues, t, c.z_dim) for c in (entry.curves if len(kl) else ())}
+    return {
+        "epoch": rounded_all(history["epoch"]),
+        "history": [[HISTORY[name], rounded_all(history[name])] for name in drawn],
+        "dimension": order.tolist(),
+        "rank": list(range(1, len(kl) + 1)),
+        "kl_per_dim": rounded_all(kl[order]),
+        "closed_form": [{"kind": kind, "kl": rounded_all(form.kl_per_dim)} for kind, form in best.items()],
+    }

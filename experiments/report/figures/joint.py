@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.frame import Report
+from experiments.report.closed_form import all_curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, limits, log_ticks, measured
-from experiments.report.figures.closed_form import curves
 
 PLACEMENTS = {"both": "o", "decoder": "^", "encoder": "s", "none": "D"}
 OTHER = "0.6"  # the colour of further numbers of latents
@@ -28,8 +28,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
     report = next(report for report in reports if report.name in own)
     z_dims = sorted({int(k) for k in runs["z_dim"]})
     coloured = dict(zip(style.spread(z_dims, len(style.COLOURS)), style.COLOURS, strict=False))
-    forms = sorted({c for _, run in runs.iterrows() for c in curves(run) if c.z_dim in coloured},
-                   key=lambda c: (c.z_dim, c.kind))  # fmt: skip
+    forms = [curve for curve in all_curves(runs, report.datasets) if curve.z_dim in coloured]
     died = runs["outcome"].isin(("dead", "collapsed"))
     low, high = runs["effective_x_var"].min() / 1.5, runs["effective_x_var"].max() * 1.5
     grid = np.geomspace(low, high, 300)
@@ -47,7 +46,7 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
                 heights.append(1.0)
             else:
                 for c in forms:
-                    ax.plot(grid, c.at(report, grid)[quantity], linestyle=style.CLOSED_FORM[c.kind][0],
+                    ax.plot(grid, c.at(grid)[quantity], linestyle=style.CLOSED_FORM[c.kind][0],
                             color=coloured[c.z_dim], zorder=1)  # fmt: skip
             ax.set_ylim(limits(heights, [])[0])
             ax.set_xscale("log")

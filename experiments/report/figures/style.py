@@ -181,25 +181,22 @@ def legend(figure: Figure, *groups: Sequence[Artist]) -> None:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def compressed(image: Image.Image) -> bytes:
-    """A PNG with at most 256 colours; fewer where it would be larger than MAX_BYTES, but not fewer than 64."""
-    for colours in (256, 64):
+def shrunk(image: Image.Image) -> bytes:
+    """A PNG of at most MAX_BYTES: with 256 colours, else with 64, else with fewer pixels."""
+    colours = 256
+    while True:
         buffer = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
-            break
-    return buffer.getvalue()
-
-
-def shrunk(image: Image.Image) -> bytes:
-    """A PNG of at most MAX_BYTES, with fewer pixels where fewer colours do not suffice."""
-    while len(png := compressed(image)) > MAX_BYTES:
-        image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
-    return png
+            return buffer.getvalue()
+        if colours == 64:
+            image = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS)
+        colours = 64
 
 
 def rendered(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # the ticks depend on the size of the panels, and that on the ticks' labels
+    canvas, layout = FigureCanvasAgg(figure), figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)  # twice, as ticks depend on the size of the panels, and that on the ticks' labels
     canvas.draw()
     return shrunk(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))

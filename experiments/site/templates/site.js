@@ -13,7 +13,6 @@ function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") made.addEventListener(name, value);
-    else if (value === true || value === false) made.toggleAttribute(name, value);
     else if (value !== null) made.setAttribute(name, value);
   }
   made.append(...children);
@@ -59,11 +58,10 @@ function plotly() {
 async function plot(target, traces, layout, displayModeBar = false) {
   await plotly();
   const base = {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: colour("ground"),
+    plot_bgcolor: colour("ground"),
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 13 },
     margin: { l: 60, r: 15, t: 15, b: 50 },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("text") },
     hoverlabel: { bgcolor: colour("ground"), font: { color: colour("text") } },
   };
   return Plotly.react(target, traces, { ...base, ...layout }, { responsive: true, displaylogo: false, displayModeBar });
@@ -74,39 +72,32 @@ function onThemeChange(draw) {
 }
 
 function drawRun(data) {
-  const always = ["train_kl", "train_sse", "train_loss"];
-  const shown = data.history.filter(([name, , y]) => always.includes(name) || y.some((v) => v !== y[0]));
-  const panels = shown.map(([, title]) => element("div", { role: "img", "aria-label": `${title} by epoch` }));
+  const panels = data.history.map(([title]) => element("div", { role: "img", "aria-label": `${title} by epoch` }));
   // All panels first: each is drawn as wide as it will stay.
-  $("learning")?.replaceChildren(...shown.map(([, title], i) => element("figure", {}, element("figcaption", {}, title), panels[i])));
-  shown.forEach(([, , y], i) => {
+  $("learning")?.replaceChildren(...panels.map((panel, i) => element("figure", {}, element("figcaption", {}, data.history[i][0]), panel)));
+  data.history.forEach(([, y], i) => {
     const line = { x: data.epoch, y, mode: y.length === 1 ? "markers" : "lines", line: { color: colour("c0") } };
     plot(panels[i], [line], { xaxis: axis("epoch"), yaxis: axis("") });
   });
-  if (data.kl_per_dim.length) {
-    const order = data.kl_per_dim.map((_, i) => i).sort((a, b) => data.kl_per_dim[b] - data.kl_per_dim[a]);
-    const rank = order.map((_, i) => i + 1);
-    const bars = {
-      type: "bar", name: "this run", x: rank, y: order.map((i) => data.kl_per_dim[i]),
-      text: order.map((i) => `dimension ${i}`), textposition: "none", marker: { color: colour("c0") },
-    };
-    const closed = data.closed_form.map(({ kind, kl }) => {
-      const { name, dash } = CLOSED_FORMS[kind];
-      return { name, x: rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } };
-    });
-    const legend = { orientation: "h", y: 1, yanchor: "bottom" };
-    plot($("kl-per-dim"), [bars, ...closed], {
-      xaxis: axis("latent dimension by rank"), yaxis: axis("KL (nats per image)"), showlegend: closed.length > 0, legend,
-    });
-  }
+  if (!data.kl_per_dim.length) return;
+  const bars = {
+    type: "bar", name: "this run", x: data.rank, y: data.kl_per_dim, text: data.dimension.map((i) => `dimension ${i}`),
+    textposition: "none", marker: { color: colour("c0") },
+  };
+  const closed = data.closed_form.map(({ kind, kl }) => {
+    const { name, dash } = CLOSED_FORMS[kind];
+    return { name, x: data.rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } };
+  });
+  plot($("kl-per-dim"), [bars, ...closed], {
+    xaxis: axis("latent dimension by rank"), yaxis: axis("KL (nats per image)"),
+    showlegend: closed.length > 0, legend: { orientation: "h", y: 1, yanchor: "bottom" },
+  });
 }
 
 // ------------------------------------------------------------------------------------------------ the index
 
 function browse(data) {
-  const columnOf = ([key, heading, title, main], isNumber) => ({ key, heading, title, main, isNumber });
-  const settings = data.settings.map((column) => columnOf(column, false));
-  const numbers = data.numbers.map((column) => columnOf(column, true));
+  const { settings, numbers } = data; // columns: key, heading, title; of numbers also whether it is a main one
   const lead = [
     { key: "run", heading: "run", title: "ten hex digits that identify the run: a hash of its settings and data" },
     { key: "outcome", heading: "outcome", title: "what became of the run; point at it to see why" },
@@ -118,9 +109,8 @@ function browse(data) {
     numbers.forEach(({ key }, i) => { values[key] = run.numbers[i]; });
     const named = settings.map(({ key, heading }) => `${heading}=${words(values[key])}`.toLowerCase());
     const text = [run.run, run.outcome, run.reason, values.experiment, ...named].join(" ").toLowerCase();
-    const pictures = run.pictures.map((i) => data.pictures[i]);
     const fingerprint = run.run.match(/-([0-9a-f]{10})$/)?.[1] ?? run.run;
-    return { ...run, index, values, pictures, fingerprint, named: new Set(named), text };
+    return { ...run, index, values, fingerprint, named: new Set(named), text };
   });
   const byName = new Map(runs.map((run) => [run.run, run]));
   const folder = (run) => `runs/${encodeURIComponent(run.run)}`;
@@ -131,19 +121,17 @@ function browse(data) {
   };
   const facetValues = (run, key) => (key === "experiment" && run.reports.length ? run.reports : [words(run.values[key])]);
 
-  const facets = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)]
-    .map((key) => ({ key, values: [...new Set(runs.flatMap((run) => facetValues(run, key)))] }))
+  const colours = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)];
+  const facets = colours.map((key) => ({ key, values: [...new Set(runs.flatMap((run) => facetValues(run, key)))] }))
     .filter(({ values }) => values.length > 1 && values.length <= 40);
   const byKey = new Map([...lead, ...settings, ...numbers].map((column) => [column.key, column]));
   const heading = (key) => byKey.get(key).heading;
-  const colours = ["experiment", "outcome", ...varying(runs).map(({ key }) => key)];
   const mainNumbers = numbers.filter(({ main }) => main);
   const moreNumbers = numbers.filter(({ main }) => !main);
   const shownNumbers = new Set();
   const chosen = new Set(); // names of the runs to compare
   let state = new URLSearchParams();
   let limit = PAGE;
-  let listening = false;
 
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : order(words(a), words(b)));
   const matches = (run) =>
@@ -159,10 +147,14 @@ function browse(data) {
     draw();
   }
 
-  function sorted(found) {
+  /** The column to sort by and the direction, 1 or -1. */
+  function sorting() {
     const sort = state.get("sort") ?? "run";
-    const key = sort.replace(/^-/, "");
-    const sign = sort.startsWith("-") ? -1 : 1;
+    return sort.startsWith("-") ? [sort.slice(1), -1] : [sort, 1];
+  }
+
+  function sorted(found) {
+    const [key, sign] = sorting();
     return found.sort((a, b) => {
       const [x, y] = [a.values[key] ?? null, b.values[key] ?? null];
       if (x === null || y === null) return (x === null) - (y === null); // what has no value comes last
@@ -172,24 +164,20 @@ function browse(data) {
 
   const badge = (run) => element("span", { class: `outcome ${run.outcome}`, title: run.reason }, run.outcome);
 
-  // ---------------------------------------------------------------------------------------------- table
-
-  function headCell({ key, heading, title, isNumber }) {
-    const sort = state.get("sort") ?? "run";
-    const active = sort.replace(/^-/, "") === key;
-    const next = active && !sort.startsWith("-") ? `-${key}` : key;
+  function headCell({ key, heading, title, main }) {
+    const [by, sign] = sorting();
     const button = element("button", { type: "button", title: title ?? key, "data-sort": key, click: () => {
-      set("sort", next);
+      set("sort", by === key && sign > 0 ? `-${key}` : key);
       document.querySelector(`[data-sort="${CSS.escape(key)}"]`).focus();
     } }, heading);
-    const direction = sort.startsWith("-") ? "descending" : "ascending";
-    return element("th", { scope: "col", class: isNumber ? "number" : null, "aria-sort": active ? direction : "none" }, button);
+    const direction = by !== key ? "none" : sign > 0 ? "ascending" : "descending";
+    return element("th", { scope: "col", class: main === undefined ? null : "number", "aria-sort": direction }, button);
   }
 
-  function cell(run, key, isNumber) {
+  function cell(run, { key, main }) {
     const value = run.values[key];
-    const text = isNumber ? number(value) : words(value);
-    return element("td", { class: isNumber || typeof value === "number" ? "number" : null, title: text }, text);
+    const text = main === undefined ? words(value) : number(value);
+    return element("td", { class: main !== undefined || typeof value === "number" ? "number" : null, title: text }, text);
   }
 
   function bodyRow(run, columns) {
@@ -201,7 +189,7 @@ function browse(data) {
     const link = element("a", { href: page(run), title: run.run, mouseenter: show, focus: show, mouseleave: hideCard, blur: hideCard }, run.fingerprint);
     return element("tr", {},
       element("td", {}, box), element("td", {}, link), element("td", {}, badge(run)),
-      ...columns.map(({ key, isNumber }) => cell(run, key, isNumber)));
+      ...columns.map((column) => cell(run, column)));
   }
 
   function drawTable(found) {
@@ -221,14 +209,10 @@ function browse(data) {
   }
 
   function choose(run, on) {
-    if (on) chosen.add(run.run);
-    else chosen.delete(run.run);
+    chosen[on ? "add" : "delete"](run.run);
     $("compare").disabled = chosen.size < 2 || chosen.size > 6;
     $("compare").textContent = chosen.size === 0 ? "Compare" : `Compare ${chosen.size} run${chosen.size === 1 ? "" : "s"} (2 to 6)`;
-    $("clear").hidden = chosen.size === 0;
   }
-
-  // ---------------------------------------------------------------------------------------------- card
 
   function showCard(run, at) {
     const samples = run.pictures.includes("samples.png")
@@ -240,35 +224,14 @@ function browse(data) {
     const { width } = $("card").getBoundingClientRect();
     const left = at.right + 12 + width < innerWidth ? at.right + 12 : Math.max(8, at.left - 12 - width);
     $("card").style.left = `${left}px`;
-    const top = Math.max(8, Math.min(at.top, innerHeight - 400));
-    $("card").style.top = `${top}px`;
+    $("card").style.top = `${Math.max(8, Math.min(at.top, innerHeight - 400))}px`;
   }
 
-  function hideCard() {
-    $("card").hidden = true;
-  }
+  const hideCard = () => $("card").toggleAttribute("hidden", true);
 
-  // ---------------------------------------------------------------------------------------------- plot
-
-  const shownBoth = (run) => run.values.test_kl !== null && run.values.test_sse !== null
-    && run.values.test_kl !== undefined;
-
-  /** Scale of an axis around these values, with some room. */
-  function scale(values, log) {
-    const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => (log ? Math.log10(v) : v));
-    const room = 0.06 * (high - low) || 0.5;
-    const dtick = log ? (high - low < 2.5 ? "D2" : 1) : null;
-    return { type: log ? "log" : "linear", range: [low - room, high + room], dtick };
-  }
-
-  function groups(drawn, by) {
-    const made = new Map();
-    for (const run of drawn) {
-      const name = words(run.values[by]);
-      made.set(name, [...(made.get(name) ?? []), run]);
-    }
-    return [...made].sort(([a], [b]) => order(a, b));
-  }
+  const shownBoth = (run) => [run.values.test_kl, run.values.test_sse].every((value) => typeof value === "number");
+  const grouped = (own, key) => Object.entries(Object.groupBy(own, (run) => words(run.values[key])))
+    .sort(([a], [b]) => order(a, b));
 
   function runTraces(drawn) {
     const by = $("colour").value;
@@ -283,70 +246,58 @@ function browse(data) {
       const marker = { color: drawn.map((run) => run.values[by]), colorscale: "Viridis", showscale: true, colorbar };
       return [points(drawn, marker, { showlegend: false })];
     }
-    return groups(drawn, by).map(([name, own], i) => {
+    return grouped(drawn, by).map(([name, own], i) => {
       const symbol = MARKERS[i % 8] + (Math.floor(i / 8) % 2 ? "-open" : "");
       return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(`${heading(by)} ${name}`) });
     });
   }
 
-  /** The closed forms of these runs; each has its number of latent dimensions at its end among them. */
-  function curveTraces(drawn, highestKl, leastSse) {
-    const styles = new Set();
-    const ends = []; // where two curves of one k end together, one of them is labelled
-    return [...new Set(drawn.flatMap((run) => run.curves))].map((i) => {
-      const { kind, title, k, kl, sse } = data.curves[i];
+  /** The closed forms of these runs, as far as the runs reach; the first of each k has it at its end. */
+  function curveTraces(drawn) {
+    const [kls, sses] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
+    const top = 1.45 * Math.max(...sses) - 0.45 * Math.min(...sses) + 1; // more would press the runs together
+    const own = [...new Set(drawn.flatMap((run) => run.curves))].map((i) => data.curves[i]);
+    return own.map(({ kind, title, k, kl, sse }, i) => {
+      const isFirst = (of) => own.findIndex(of) === i;
       const { name, dash } = CLOSED_FORMS[kind];
-      const end = kl.findIndex((x, j) => x <= highestKl && sse[j] >= leastSse);
-      const first = !styles.has(name);
-      const close = (a, b) => Math.abs(a - b) < 0.05 * Math.max(a, b);
-      const label = ends.some((e) => e.k === k && close(e.kl, kl[end]) && close(e.sse, sse[end])) ? "" : `k = ${k}`;
-      ends.push({ k, kl: kl[end], sse: sse[end] });
-      styles.add(name);
+      const near = kl.map((_, j) => j).filter((j) => kl[j] >= Math.min(...kls) && kl[j] <= Math.max(...kls) && sse[j] <= top);
       return {
-        x: kl, y: sse, name, mode: "lines+text", textposition: "bottom left", textfont: { color: colour("quiet") },
-        text: kl.map((_, j) => (j === end ? label : "")), hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
-        line: { dash, color: colour("quiet"), width: 1.6 }, legendgroup: name, showlegend: first,
+        x: near.map((j) => kl[j]), y: near.map((j) => sse[j]), name, legendgroup: name, showlegend: isFirst((c) => c.kind === kind),
+        mode: "lines+text", text: isFirst((c) => c.k === k) ? [`k = ${k}`] : [], textposition: "bottom left", textfont: { color: colour("quiet") },
+        line: { dash, color: colour("quiet"), width: 1.6 }, hovertemplate: `${name}<br>${literal(title)}<extra></extra>`,
       };
     });
   }
 
-  /** Fills the selector of the dataset; returns the one to draw: that of the address, or the one with most runs. */
-  function chosenDataset(scored) {
-    const counts = new Map();
-    for (const run of scored) counts.set(words(run.values.dataset), (counts.get(words(run.values.dataset)) ?? 0) + 1);
-    const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || order(a, b));
-    $("dataset").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    $("one-dataset").hidden = names.length < 2;
-    const name = names.includes(state.get("plot")) ? state.get("plot") : names[0];
-    if (name !== undefined) $("dataset").value = name;
-    return name;
+  /** Fills the selector of the dataset; returns the runs of the one to draw: that of the address, or that with most. */
+  function ofOneDataset(scored) {
+    const sets = grouped(scored, "dataset").sort(([, own], [, others]) => others.length - own.length);
+    $("dataset").replaceChildren(...sets.map(([name]) => element("option", { value: name }, name)));
+    $("one-dataset").hidden = sets.length < 2;
+    const [name, own] = sets.find(([name]) => name === state.get("plot")) ?? sets[0] ?? ["", []];
+    $("dataset").value = name;
+    return own;
   }
 
   async function drawPlot(found) {
-    const [logKl, logSse] = [$("log-kl").checked, $("log-sse").checked];
     const scored = found.filter(shownBoth);
-    const dataset = chosenDataset(scored);
-    const own = scored.filter((run) => words(run.values.dataset) === dataset);
-    const drawn = own.filter((run) => !logKl || run.values.test_kl > 0);
+    const own = ofOneDataset(scored);
+    const drawn = own.filter((run) => !$("log-kl").checked || run.values.test_kl > 0);
     const notes = [`${drawn.length} of ${found.length} runs are drawn.`];
-    if (own.length < scored.length) notes.push(`The others with numbers are of other datasets.`);
+    if (own.length < scored.length) notes.push("The others with numbers are of other datasets.");
     if (drawn.length < own.length) notes.push("A logarithmic axis cannot show KL 0.");
     $("plot-note").textContent = notes.join(" ");
-    const [kl, sse] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
-    const [leastKl, highestKl, leastSse, highestSse] = [Math.min(...kl), Math.max(...kl), Math.min(...sse), Math.max(...sse)];
-    const curves = curveTraces(drawn, highestKl, leastSse);
-    const top = highestSse + 0.45 * (highestSse - leastSse) + 1; // what is above would press the runs together
-    const near = curves.flatMap(({ x, y }) => y.filter((v, j) => x[j] >= leastKl && x[j] <= highestKl && v <= top));
-    const xaxis = { ...axis("KL (nats per image)"), ...(drawn.length ? scale(kl, logKl) : {}) };
-    const yaxis = { ...axis("SSE (squared error per image)"), ...(drawn.length ? scale([...sse, ...near], logSse) : {}) };
-    const layout = { xaxis, yaxis, showlegend: true, legend: { orientation: "h", y: -0.25 }, hovermode: "closest" };
-    await plot($("plot"), [...curves, ...runTraces(drawn)], layout, "hover");
-    if (!listening) listen();
-    listening = true; // plotly gives an element its events when it first draws there
+    const scaled = (title, id) => ({ ...axis(title), type: $(id).checked ? "log" : "linear" });
+    const first = $("plot").on === undefined; // plotly gives an element its events when it first draws there
+    await plot($("plot"), [...curveTraces(drawn), ...runTraces(drawn)], {
+      xaxis: scaled("KL (nats per image)", "log-kl"), yaxis: scaled("SSE (squared error per image)", "log-sse"),
+      showlegend: true, legend: { orientation: "h", y: -0.25 }, hovermode: "closest",
+    }, "hover");
+    if (first) listen();
   }
 
   function listen() {
-    const pointed = ({ points }) => runs[points[0].customdata];
+    const pointed = ({ points }) => runs[points[0].customdata]; // undefined on a curve
     $("plot").on("plotly_hover", (event) => {
       const { clientX, clientY } = event.event;
       if (pointed(event)) showCard(pointed(event), { left: clientX, right: clientX, top: clientY });
@@ -356,8 +307,6 @@ function browse(data) {
       if (pointed(event)) location.href = page(pointed(event));
     });
   }
-
-  // ---------------------------------------------------------------------------------------------- comparison
 
   function drawComparison(names) {
     const own = names.map((name) => byName.get(name)).filter((run) => run !== undefined);
@@ -372,13 +321,10 @@ function browse(data) {
       rows.push(row(heading, own.map((run) => element("td", {}, words(run.values[key])))));
     }
     const numberRow = ({ key, heading, title }) => {
-      const cells = own.map((run) => element("td", { class: "number" }, number(run.values[key])));
-      if (difference) {
-        const change = own[1].values[key] - own[0].values[key];
-        const both = own.every((run) => run.values[key] !== null);
-        cells.push(element("td", { class: "number" }, both ? `${change > 0 ? "+" : ""}${number(Number(change.toPrecision(4)))}` : "–"));
-      }
-      return row(heading, cells, title);
+      const values = own.map((run) => run.values[key]);
+      if (difference) values.push(values.includes(null) ? null : Number((values[1] - values[0]).toPrecision(4)));
+      const sign = (i) => (i === own.length && values[i] > 0 ? "+" : "");
+      return row(heading, values.map((value, i) => element("td", { class: "number" }, sign(i) + number(value))), title);
     };
     const known = ({ key }) => own.some((run) => run.values[key] !== null);
     rows.push(...mainNumbers.filter(known).map(numberRow));
@@ -395,17 +341,12 @@ function browse(data) {
     $("comparison").querySelector("h1").focus({ preventScroll: true });
   }
 
-  // ---------------------------------------------------------------------------------------------- controls
-
   function draw() {
     const names = state.getAll("compare");
     $("overview").hidden = names.length > 0;
     $("comparison").hidden = names.length === 0;
     hideCard();
-    if (names.length) {
-      drawComparison(names);
-      return;
-    }
+    if (names.length) return drawComparison(names);
     $("colour").value = state.get("colour") ?? facets[0]?.key ?? "outcome";
     for (const { key } of facets) $(`facet-${key}`).value = state.get(key) ?? "";
     if (facets.some(({ key }) => state.has(key))) $("filters").open = true;
@@ -418,7 +359,7 @@ function browse(data) {
   function follow() {
     state = new URLSearchParams(location.hash.slice(1));
     // An anchor, or a link from before a setting or a run was removed.
-    if (!byKey.has((state.get("sort") ?? "run").replace(/^-/, ""))) state.delete("sort");
+    if (!byKey.has(sorting()[0])) state.delete("sort");
     if (!colours.includes(state.get("colour"))) state.delete("colour");
     if (!state.getAll("compare").some((name) => byName.has(name))) state.delete("compare");
     for (const [key, value] of [...state]) if (value === "") state.delete(key);
@@ -435,8 +376,7 @@ function browse(data) {
   }
   for (const { key, heading, title } of moreNumbers) {
     const box = element("input", { type: "checkbox", change: (event) => {
-      if (event.target.checked) shownNumbers.add(key);
-      else shownNumbers.delete(key);
+      shownNumbers[event.target.checked ? "add" : "delete"](key);
       draw();
     } });
     $("columns").lastElementChild.append(element("label", { title }, box, heading));
@@ -455,19 +395,16 @@ function browse(data) {
   });
   $("reset").addEventListener("click", () => {
     state = new URLSearchParams();
+    chosen.clear();
+    choose({ run: "" }, false);
     set("q", "");
   });
   $("more").addEventListener("click", () => {
     limit += PAGE;
-    draw();
+    drawTable(sorted(runs.filter(matches)));
   });
   $("compare").addEventListener("click", () => {
     location.hash = new URLSearchParams([...chosen].map((name) => ["compare", name]));
-  });
-  $("clear").addEventListener("click", () => {
-    chosen.clear();
-    choose({ run: "" }, false);
-    draw();
   });
   onThemeChange(draw);
   addEventListener("hashchange", follow);
