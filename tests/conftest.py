@@ -116,6 +116,7 @@ def run_all(configs: Sequence[Settings], progress: Progress | None = None) -> li
 
 def composed(arguments: Sequence[str]) -> tuple[Sweeper, Any]:
     """The sweeper of a command line's words, and the words that it is handed: what Hydra makes of them."""
+    cli.register_schema()
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         cfg = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
