@@ -8,7 +8,6 @@ t = b/(2a). A component of variance l has loading w, posterior mean v·c of its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -150,7 +149,8 @@ BUGS: dict[str, Bug] = {
     "half_kl": Bug(half_kl, "The KL gets its factor ½ twice, once in its formula and once in the sum of the loss."),
     "double_kl": Bug(double_kl, "The factor ½ in front of the KL is forgotten."),
     "mean_error": Bug(
-        mean_error, "F.mse_loss is called with its default reduction, the mean over pixels, next to a KL that is summed."
+        mean_error,
+        "F.mse_loss is called with its default reduction, the mean over pixels, next to a KL that is summed.",
     ),
     "mean_kl": Bug(mean_kl, "torch.mean is taken over the batch and the latent dimensions in one call."),
     "broadcast_error": Bug(
