@@ -1,4 +1,4 @@
-"""Do your numbers look wrong? KL and reconstruction error of a trained VAE, compared with the closed forms of classic bugs.
+"""KL and reconstruction error of a trained VAE, compared with the closed forms of classic bugs.
 
     python -m experiments.diagnose dataset=cifar10 k=100 beta=0.1,0.05,0.01 kl=11,20,64 r=2.5,2.2,1.0
     python -m experiments.diagnose run=RUN
@@ -261,8 +261,8 @@ def shipped() -> list[str]:
 def read_spectrum(name: str) -> Spectrum:
     """A spectrum of `shipped`."""
     with np.load(SPECTRA / f"{name}.npz") as stored:
-        both = (stored[key].astype(np.float64) for key in ("eigenvalues", "eigenvalues_within"))
-        return Spectrum(*both, str(stored["source"]))
+        values, within = (stored[key].astype(np.float64) for key in ("eigenvalues", "eigenvalues_within"))
+        return Spectrum(values, within, str(stored["source"]))
 
 
 def computed_spectrum(config: Dataset) -> Spectrum:
@@ -288,9 +288,7 @@ def _spectrum_of(given: dict[str, str]) -> Spectrum:
         raise ConfigError(f"dataset={name}: no such spectrum or path; allowed: {', '.join(shipped())}, or a path")
     if name.endswith(".npz"):
         return computed_spectrum(Dataset(kind="npz", root=name))
-    size, channels = (
-        _numbers(given, key, default)[0] for key, default in (("dataset.size", 32), ("dataset.channels", 3))
-    )
+    size, channels = _numbers(given, "dataset.size", 32)[0], _numbers(given, "dataset.channels", 3)[0]
     return computed_spectrum(Dataset(kind="image_folder", root=name, size=int(size), channels=int(channels)))
 
 

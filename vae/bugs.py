@@ -150,7 +150,7 @@ BUGS: dict[str, Bug] = {
     "double_kl": Bug(double_kl, "The factor ½ in front of the KL is forgotten."),
     "mean_error": Bug(
         mean_error,
-        "F.mse_loss is called with its default reduction, the mean over pixels, next to a KL that is summed.",
+        "F.mse_loss is called with its default reduction, the mean, next to a KL that is summed.",
     ),
     "mean_kl": Bug(mean_kl, "torch.mean is taken over the batch and the latent dimensions in one call."),
     "broadcast_error": Bug(
