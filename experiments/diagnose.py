@@ -309,19 +309,20 @@ def _from_run(given: dict[str, str]) -> tuple[Diagnosis, str]:
     values, result = read_metrics(folder, ("reconstruction", "theory"))[0], folder.result() or {}
     if any(values.get(key) is None for key in ("train_kl", "train_sse", "effective_x_var")):
         raise ConfigError(f"{where}: it has no metrics; allowed: a trained run, after python -m experiments.evaluate")
-    config = read_settings(folder.path)
-    labels = config.label_placement.kind
+    settings = result["settings"]
+    labels, kind = settings["label_placement.kind"], settings["dataset.kind"]
     if labels not in CHOICES["labels"]:
         raise ConfigError(f"{where}: label_placement={labels} has no closed form; allowed: both, encoder, none")
-    plain = not config.dataset.size and not config.dataset.validation
-    kind = config.dataset.kind
-    spectrum = read_spectrum(kind) if plain and kind in shipped() else computed_spectrum(config.dataset)
-    k, reduction = result["z_dim"], "mean" if config.objective.kind == "per_dim" else "sum"
+    if kind in shipped() and not settings.get("dataset.validation"):
+        spectrum = read_spectrum(kind)
+    else:
+        spectrum = computed_spectrum(read_settings(folder.path).dataset)
+    k, reduction = result["z_dim"], "mean" if settings["objective.kind"] == "per_dim" else "sum"
     stated = {"pixels": reduction, "latents": reduction, "error": "whole", "range": "01", "batch": "mean"}
     # The row's x_var is the one that gives this loss the effective variance of the run.
     x_var = 2 * values["effective_x_var"] * (k / spectrum.eigenvalues.size if reduction == "mean" else 1)
     row = Row(k, 1.0, x_var, values["train_kl"], values["train_sse"])
-    batch_size = config.trainer.batch_size
+    batch_size = settings["trainer.batch_size"]
     return Diagnosis([row], spectrum, labels, stated, batch_size, printed=False), spectrum.source
 
 
