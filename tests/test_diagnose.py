@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import diagnose
 from experiments.diagnose import Diagnosis, Hypothesis, Row, Spectrum
 from tests.fakes import fake_report
+from vae import bugs
 from vae.config import Dataset
 from vae.data import facts, load
 
@@ -103,9 +104,8 @@ def test_weights_follow_the_loss_as_written():
 
 
 def test_a_collapse_is_reported_with_all_that_lead_to_it(capsys: pytest.CaptureFixture[str]):
-    text = diagnosed(
-        capsys, *["dataset=mnist", "k=100", "kl=0", "r=52.7", "pixels=sum", "latents=sum", "range=01", "error=whole"]
-    )
+    stated = ["pixels=sum", "latents=sum", "range=01", "error=whole"]
+    text = diagnosed(capsys, "dataset=mnist", "k=100", "kl=0", "r=52.7", *stated)
     assert "The same values follow from" in text
     assert "broadcast_error" in text
     assert "Training that died can look the same." in text
@@ -122,18 +122,21 @@ def test_hypotheses_that_cannot_be_told_apart_are_listed(capsys: pytest.CaptureF
     assert text.count("half_kl: means over pixels and latents, sum over a batch of 200") == 2
 
 
-def test_a_run_is_diagnosed_from_its_training_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Values of a correct VAE at x_var 0.1, written as a run's metrics."""
-    spectrum = diagnose.read_spectrum("mnist_5k")
-    kl, sse = Hypothesis("correct").predicted(Row(100, 1.0, 0.2, 1, 1), spectrum.eigenvalues_within, 0.0, False)
+@pytest.mark.parametrize("objective", ["elbo", "per_dim"])
+@pytest.mark.parametrize("bug", ["correct", "variance_as_std"])
+def test_a_run_is_diagnosed_from_its_training_values(bug: str, objective: str, tmp_path: Path, capsys):
+    """Values of the closed form at an effective x_var of 0.1, written as a run's metrics."""
+    found = bugs.optimum(bug, bugs.Loss(diagnose.read_spectrum("mnist_5k").eigenvalues_within, 0.1, 100))
 
     def change(_: dict, row: dict) -> dict:
-        return row | {"train_kl": kl, "train_sse": sse, "effective_x_var": 0.1}
+        return row | {"train_kl": found.kl, "train_sse": found.sse, "effective_x_var": 0.1}
 
-    fixed = {"dataset.kind": "mnist_5k", "z_dim.value": 100, "x_var.value": 0.1, "label_placement.kind": "both"}
+    fixed = {"dataset.kind": "mnist_5k", "z_dim.value": 100, "label_placement.kind": "both"}
+    fixed["objective.kind"] = objective
     (run,) = fake_report(tmp_path, fixed=fixed, change=change, pictures=False)
     text = diagnosed(capsys, f"run={run.name}", f"output_dir={tmp_path}")
-    assert text.startswith("The values fit correct")
+    assert text.startswith(f"The values fit {bug}:")
+    assert "(off by 0.0 %)" in text.splitlines()[0]
 
 
 def test_a_shipped_spectrum_is_that_of_the_images():
