@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from experiments import diagnose
 from experiments.launch import cli
 from experiments.manifest import manifest, write_manifest
 from experiments.plan import plan
@@ -39,6 +40,12 @@ def test_the_python_examples_run_and_have_the_shapes_that_they_say(tmp_path: Pat
 def test_a_command_of_the_readme_is_understood(command: str):
     """The short forms are rewritten without a complaint; tests/test_cli.py and others run what they stand for."""
     cli.rewrite(command.replace("'", "").split())
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python -m experiments\.diagnose ([^#\n]*)", README, re.MULTILINE))
+def test_a_diagnosis_of_the_readme_runs(command: str, capsys: pytest.CaptureFixture[str]):
+    assert diagnose.main(command.split()) == 0
+    assert "variance_as_std" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_the_example_of_an_experiment_can_be_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
