@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from scipy.special import stdtrit
 
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
 from experiments.outcome import JUDGED, judge
-from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
+from experiments.statistics import Interval, mean_interval, wilson_interval
 from experiments.store import MANIFEST_VERSION, RunFolder, all_runs, reports_dir, runs_dir
 from experiments.wording import SETTING, described
 from vae import theory
@@ -96,21 +95,6 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------------------------------- groups of runs
-
-
-def intervals(runs: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Mean and Student's t interval of each column over the usable runs of each group (usually: over seeds).
-
-    Returns:
-        One row per group, in the order of first appearance; columns are pairs (column, "mean" | "low" | "high" | "n").
-    """
-    own = runs.reindex(columns=[*by, *columns])
-    own[list(columns)] = own[list(columns)].where(runs["usable"])
-    values = own.groupby(list(by), sort=False, dropna=False)[list(columns)]
-    mean, n = values.mean(), values.count()
-    half = stdtrit((n - 1).where(n > 1), (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(n)
-    found = pd.concat({"mean": mean, "low": mean - half, "high": mean + half, "n": n}, axis=1).swaplevel(axis=1)
-    return found[[(c, part) for c in columns for part in ("mean", "low", "high", "n")]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,9 +67,9 @@ def test_label_in_the_decoder_alone_has_a_loss_strictly_between(seed: int, q: in
     assert within.sse + 2 * t * within.kl < loss < unconditional.sse + 2 * t * unconditional.kl
     # In the rate-distortion plane: above every tangent of the within-class curve, below the unconditional curve.
     ts = np.geomspace(t / 1e3, t * 1e3, 20_001)
-    kl_within, sse_within = theory.curve(data.eigenvalues_within, ts, 6)
+    kl_within, sse_within = theory.held_out_curve(data.eigenvalues_within, data.eigenvalues_within, ts, 6)
     assert np.all(sse + 2 * ts * kl > sse_within + 2 * ts * kl_within)
-    kl_whole, sse_whole = theory.curve(data.eigenvalues, ts, 6)
+    kl_whole, sse_whole = theory.held_out_curve(data.eigenvalues, data.eigenvalues, ts, 6)
     assert sse < np.interp(kl, kl_whole[::-1], sse_whole[::-1])
 
 
@@ -151,7 +151,7 @@ def test_by_hand() -> None:
 def test_curve_is_the_optimum_at_each_t(seed: int, z_dim: int) -> None:
     eigenvalues = make_data(seed).eigenvalues
     ts = np.geomspace(1e-3, 10, 40).reshape(8, 5)
-    kl, sse = theory.curve(eigenvalues, ts, z_dim)
+    kl, sse = theory.held_out_curve(eigenvalues, eigenvalues, ts, z_dim)  # on the training images themselves
     points = [theory.optimum(eigenvalues, t, z_dim) for t in ts.flat]
     assert kl.shape == sse.shape == ts.shape
     assert kl.ravel() == pytest.approx([p.kl for p in points])
@@ -226,7 +226,6 @@ def test_a_variance_that_is_not_positive_is_refused(bad: float) -> None:
     for call in (
         lambda: theory.optimum([1.0], bad, 1),
         lambda: theory.held_out([1.0], [1.0], bad, 1),
-        lambda: theory.curve([1.0], [1.0, bad], 1),
         lambda: theory.held_out_curve([1.0], [1.0], [1.0, bad], 1),
         lambda: theory.log_likelihood([1.0], bad, 1),
     ):
@@ -249,7 +248,6 @@ def test_variances_that_are_not_one_per_eigenvalue_are_refused(bad: list) -> Non
 def test_no_spectrum_is_refused(bad: list) -> None:
     calls = [
         lambda: theory.optimum(bad, 1.0, 1),
-        lambda: theory.curve(bad, [1.0], 1),
         lambda: theory.held_out(bad, [1.0], 1.0, 1),
         lambda: theory.distortion(bad, 1.0, 1),
         lambda: theory.log_likelihood(bad, 1.0, 1),
@@ -264,7 +262,6 @@ def test_no_spectrum_is_refused(bad: list) -> None:
 def test_other_bad_arguments_are_refused() -> None:
     calls = [
         lambda: theory.optimum([1.0], 1.0, 0),
-        lambda: theory.curve([1.0], [1.0], 0),
         lambda: theory.held_out([1.0], [1.0], 1.0, 0),
         lambda: theory.distortion([1.0], 1.0, 0),
         lambda: theory.log_likelihood([1.0], 1.0, 0),

@@ -84,30 +84,6 @@ def optimum(eigenvalues: ArrayLike, t: float, z_dim: int) -> Optimum:
     )
 
 
-def curve(eigenvalues: ArrayLike, ts: ArrayLike, z_dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """KL and SSE (z sampled) of `optimum` at many effective variances at once, for drawing.
-
-    Args:
-        eigenvalues: shape (n,), as for `optimum`.
-        ts: effective variances, any shape.
-        z_dim: latent dimensions.
-
-    Returns:
-        kl in nats per image and sse in squared error per image, each of the shape of ts.
-
-    Raises:
-        ValueError: as `optimum`, for any of the ts.
-    """
-    spectrum = _spectrum(eigenvalues)
-    _check_positive("ts", ts)
-    _check_z_dim(z_dim)
-    coded, rest = spectrum[:z_dim], spectrum[z_dim:].sum()
-    t = np.asarray(ts, dtype=np.float64)[..., None]  # (..., 1) against coded (min(n, k),)
-    kl = 0.5 * np.log(np.maximum(coded, t) / t).sum(-1)
-    sse = np.minimum(coded, t).sum(-1) + rest
-    return kl, sse
-
-
 def held_out(eigenvalues: ArrayLike, variances: ArrayLike, t: float, z_dim: int) -> Optimum:
     """The linear VAE of `optimum`, applied to held-out images (derived at the top of this file).
 

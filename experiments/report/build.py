@@ -294,9 +294,7 @@ def index(output_dir: str | Path) -> str:
     for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
         try:
             row = json.loads(path.read_text())
-            rows[path.parent.name] = {
-                key: row[key] for key in ("title", "data", "n_runs", "n_usable", "date", "answer")
-            }
+            rows[path.parent.name] = {key: row[key] for key in IN_SUMMARY}
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return render("index.md.j2", rows=rows)

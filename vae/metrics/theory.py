@@ -36,14 +36,13 @@ def variances(subject: Subject) -> dict[str, float]:
     )
 )
 def closed_form(subject: Subject) -> dict[str, float]:
-    from vae.theory import held_out, prediction
+    from vae.theory import prediction
 
     facts, z_dim, t = subject.facts, subject.model.arch.z_dim, effective_x_var(subject)
     placement = subject.config.label_placement.kind
-    trained = prediction(facts.eigenvalues, facts.eigenvalues_within, placement, t, z_dim)
-    whole = held_out(facts.eigenvalues, facts.test_variances, t, z_dim)
-    within = held_out(facts.eigenvalues_within, facts.test_variances_within, t, z_dim)
-    tested = {"both": (within,), "decoder": (within, whole)}.get(placement, (whole,))
+    given = facts.eigenvalues, facts.eigenvalues_within, placement, t, z_dim
+    trained = prediction(*given)
+    tested = prediction(*given, facts.test_variances, facts.test_variances_within)
     return {
         f"{split}_theory_{name}_{bound}": pick(getattr(optimum, name) for optimum in optima)
         for split, optima in (("train", trained), ("test", tested))
