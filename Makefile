@@ -37,7 +37,7 @@ table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs
 claims: $(VENV) ## checks each claim of the two studies (DATASET=mnist,cifar10 for the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)
 
-sweep: $(VENV) ## the quick tour of study A, in a few minutes
+sweep: $(VENV) ## a quick tour of study A, in a few minutes
 	@$(RUN) -m sweep $(SETTINGS)
 
 train: $(VENV) ## trains one model
@@ -55,10 +55,10 @@ browse: $(VENV) ## writes the page of all experiments and runs, outputs/index.ht
 docs: $(VENV) ## regenerates docs/settings.md and docs/metrics.md
 	@$(PY) -m experiments.docs
 
-test: $(VENV) ## the tests, under five minutes
+test: $(VENV) ## runs the tests, under five minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile
 
-test-all: $(VENV) ## the tests, with the slow ones
+test-all: $(VENV) ## runs all tests, the slow ones too
 	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
 
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an uninterrupted one
