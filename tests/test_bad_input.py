@@ -159,7 +159,7 @@ CASES = [
         "output_dir=/proc/outputs",
         "output_dir=/proc/outputs: cannot be written to (No such file or directory); allowed: a folder of yours",
     ),
-    ("output_dir=", "output_dir=: empty; allowed: a folder, . for this one"),
+    ("output_dir=", "output_dir=: empty; allowed: a folder, such as . for the current one"),
 ]
 
 

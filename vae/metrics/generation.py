@@ -25,7 +25,7 @@ METRICS = (
     Metric(
         "sample_ffd",
         "",
-        "Frechet distance of samples to held-out images, in features of the judge; comparable only under the same judge",
+        "Frechet distance of samples to held-out images, in features of the judge; comparable only for the same judge",
         "lower",
         "sample FFD",
     ),

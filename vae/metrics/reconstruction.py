@@ -22,7 +22,7 @@ reconstruction = Family("reconstruction", version=1)
         Metric(
             "active_units",
             "",
-            "number of latent dimensions whose mu varies by more than 0.01 (variance) across images (Burda et al. 2016)",
+            "latent dimensions whose mu has a variance above 0.01 across images (Burda et al. 2016)",
             "",
             "active units",
         ),
