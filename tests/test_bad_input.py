@@ -295,6 +295,6 @@ def test_ctrl_c(here: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "run.py: stopped; the same command goes on from here"
+    assert err.splitlines()[-1] == "run.py: stopped; the same command continues from here"
     assert not re.search(r"Traceback|Error", err)
     assert list(here.glob("outputs/runs/*/checkpoint.pt"))

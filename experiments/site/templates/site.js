@@ -108,8 +108,8 @@ function browse(data) {
   const settings = data.settings.map((column) => columnOf(column, false));
   const numbers = data.numbers.map((column) => columnOf(column, true));
   const lead = [
-    { key: "run", heading: "run", title: "ten hex digits that identify the run: a hash of its settings and data" },
-    { key: "outcome", heading: "outcome", title: "what became of the run; point at it to see why" },
+    { key: "run", heading: "run", title: "ten hex digits that identify the run (a hash of its settings and data)" },
+    { key: "outcome", heading: "outcome", title: "how the run ended; point at it to see why" },
     { key: "experiment", heading: "experiment", title: "the experiments that contain the run" },
   ];
   const runs = data.runs.map((run, index) => {
@@ -217,7 +217,7 @@ function browse(data) {
     const known = found.find((run) => run.settings.length);
     const same = settings.filter((column) => known && !columns.includes(column) && known.values[column.key] !== null)
       .map(({ key, heading }) => `${heading} ${words(known.values[key])}`);
-    $("fixed").textContent = same.length ? `These are the same in all of them: ${same.join(", ")}.` : "";
+    $("fixed").textContent = same.length ? `These settings are the same in all runs shown: ${same.join(", ")}.` : "";
   }
 
   function choose(run, on) {
@@ -329,8 +329,8 @@ function browse(data) {
     const own = scored.filter((run) => words(run.values.dataset) === dataset);
     const drawn = own.filter((run) => !logKl || run.values.test_kl > 0);
     const notes = [`${drawn.length} of ${found.length} runs are drawn.`];
-    if (own.length < scored.length) notes.push(`The others with numbers are of other datasets.`);
-    if (drawn.length < own.length) notes.push("A logarithmic axis cannot show KL 0.");
+    if (own.length < scored.length) notes.push(`The runs on other datasets are not drawn.`);
+    if (drawn.length < own.length) notes.push("Runs with KL 0 are not drawn, because the axis is logarithmic.");
     $("plot-note").textContent = notes.join(" ");
     const [kl, sse] = ["test_kl", "test_sse"].map((key) => drawn.map((run) => run.values[key]));
     const [leastKl, highestKl, leastSse, highestSse] = [Math.min(...kl), Math.max(...kl), Math.min(...sse), Math.max(...sse)];
