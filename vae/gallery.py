@@ -155,7 +155,7 @@ def manifold(model: TrainedVAE, data: ImageData) -> Sheet:
         levels(rows),
         [""] * len(rows),
         captions=[names[r * n_columns : (r + 1) * n_columns] for r in range(len(rows))] if any(classes) else (),
-        note=f"z[0] goes from {q[0]:.2f} at the left to {q[-1]:.2f} at the right, and z[1] likewise from bottom to top, in "
+        note=f"z[0] goes from {q[0]:.2f} (left) to {q[-1]:.2f} (right), and z[1] likewise from bottom to top, in "
         f"{side} steps of equal probability under the prior.",
     )
 
