@@ -1,7 +1,7 @@
-# Every target creates .venv first if it is missing or pyproject.toml changed. `make` alone lists the targets.
+# Every target first creates .venv if it is missing, or updates it if pyproject.toml has changed. `make` alone lists the targets.
 #   DATASET=name or path   data: mnist_5k, mnist, fashion_mnist, cifar10, photos, or a folder of pictures
-#   SEEDS=n                seeds 0 to n-1
-#   ARGS="..."             any settings, as run.py takes them
+#   SEEDS=n                run the seeds 0 to n-1
+#   ARGS="..."             any other settings, as for run.py
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/.made
@@ -13,61 +13,61 @@ RUN = $(PY) run.py
 .PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse docs \
 	test test-all torture bench lint clean
 
-help: ## this list
+help: ## shows this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 	@echo; sed -n '2,4s/^# *//p' $(MAKEFILE_LIST)
 
 $(VENV): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.11, 3.12 or 3.13 is needed and $(PYTHON) is not: make PYTHON=python3.12 ..." >&2; exit 1; }
+		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Name one that is: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "creating .venv (about two minutes, 5 GB)" >&2
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-ablation-xvar: $(VENV) ## study A: the decoder's variance, 5 values x 10 seeds, and its report
+ablation-xvar: $(VENV) ## study A: the decoder's variance, 5 values x 10 seeds
 	@$(RUN) xvar $(SETTINGS)
 
-ablation-labels: $(VENV) ## study A: where the label joins, and how often it is repeated
+ablation-labels: $(VENV) ## study A: which networks receive the label, and how often it is repeated
 	@$(RUN) labels $(SETTINGS)
 
-table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no files)
+table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no download)
 	@$(RUN) beta $(SETTINGS)
 
-claims: $(VENV) ## a verdict on each claim of the two studies (DATASET=mnist,cifar10: the studies' own data)
+claims: $(VENV) ## checks each claim of the two studies (DATASET=mnist,cifar10 for the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)
 
-sweep: $(VENV) ## the quick tour of study A, in a few minutes
+sweep: $(VENV) ## a quick tour of study A, in a few minutes
 	@$(RUN) -m sweep $(SETTINGS)
 
-train: $(VENV) ## one run
+train: $(VENV) ## trains one model
 	@$(RUN) $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
 
-evaluate: $(VENV) ## computes metrics that are missing or outdated (ARGS: reports or runs; all runs without)
+evaluate: $(VENV) ## computes metrics that are missing or outdated (ARGS: reports or runs; default: all runs)
 	@$(PY) -m experiments.evaluate $(ARGS)
 
 report: $(VENV) ## builds the report of EXPERIMENT from the runs that exist
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar) $(ARGS)
 
-browse: $(VENV) ## the page of all experiments and runs: outputs/index.html
+browse: $(VENV) ## writes the page of all experiments and runs, outputs/index.html
 	@$(PY) -m experiments.browse
 
 docs: $(VENV) ## regenerates docs/settings.md and docs/metrics.md
 	@$(PY) -m experiments.docs
 
-test: $(VENV) ## the tests, under five minutes
+test: $(VENV) ## runs the tests, under five minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile
 
-test-all: $(VENV) ## the slow tests too
+test-all: $(VENV) ## runs all tests, the slow ones too
 	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
 
-torture: $(VENV) ## kills a sweep a hundred times and compares it with an unbroken one
+torture: $(VENV) ## kills a sweep a hundred times and compares it with an uninterrupted one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
 
-bench: $(VENV) ## speed, as ratios within one run: outputs/reports/benchmark/report.md
+bench: $(VENV) ## measures speed: outputs/reports/benchmark/report.md
 	@$(PY) -m experiments.bench $(ARGS)
 
-lint: $(VENV) ## ruff, pyright and the direction of imports
+lint: $(VENV) ## checks style (ruff), types (pyright) and the direction of imports
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright && .venv/bin/lint-imports --no-logo
 
 clean: ## removes caches, not results

@@ -165,7 +165,7 @@ class Option:
 
     @property
     def draws_class(self) -> bool:
-        """Whether samples are of the class asked for nearly as often as real images are seen to be."""
+        """Whether samples show the requested class nearly as often as real images are seen to be."""
         accuracy, judge = self.cell.mean("sample_accuracy"), self.cell.mean("judge_accuracy")
         return self.given_label and accuracy >= HOLE_ACCURACY * judge  # False for NaN
 
@@ -180,7 +180,7 @@ class Advice:
         by_elbo: why the errors are not SSE and FFD: `no_scores` or `several_judges`; else "".
         options: every setting.
         compared: indices of the options that make the trade-off: trained, with scores, and with the label in the
-            decoder where another setting draws the class asked for.
+            decoder where another setting draws the requested class.
         eligible: indices of those of them that may be recommended: ok in most runs, and drawing the class
             where another setting does.
         front: indices of the eligible options on the Pareto front, by ascending SSE; empty for one error.

@@ -17,7 +17,9 @@ from experiments.site.build import write
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.browse", description="Writes and opens the page.")
-    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/ (outputs)")
+    parser.add_argument(
+        "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
+    )
     output_dir = Path(parser.parse_args(argv).output_dir)
     if not output_dir.is_dir():
         print(f"browse: {output_dir}: no such folder", file=sys.stderr)

@@ -44,7 +44,7 @@ def load(folder: RunFolder) -> dict[str, Any] | None:
         if data[:head] == MAGIC + hashlib.sha256(payload).digest():
             with contextlib.suppress(pickle.UnpicklingError, RuntimeError):  # a sound file of something else
                 return torch.load(io.BytesIO(payload), weights_only=True)
-        folder.log(f"{name} is damaged and was not used")
+        folder.log(f"{name} is damaged and was ignored")
     return None
 
 

@@ -19,17 +19,25 @@ from experiments.report.compare import compare, line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description="Builds the report of a sweep.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.collect", description="Builds the report of an experiment."
+    )
     parser.add_argument("experiment", help="name of the folder in outputs/reports")
-    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/ (outputs)")
-    parser.add_argument("--force", action="store_true", help="build the report also if runs of the last one are gone")
-    parser.add_argument("--compare", action="store_true", help="compare the numbers with the reference results")
+    parser.add_argument(
+        "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="build the report even if some of its runs have been removed"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="compare the numbers with those of the reference reports"
+    )
     arguments = parser.parse_args(argv)
     try:
         print(collect(arguments.experiment, arguments.output_dir, force=arguments.force))
         if arguments.compare:
             comparison = compare(read(arguments.experiment, arguments.output_dir, families=()))
-            print("No reference result has any of these runs." if comparison is None else line(comparison))
+            print("No reference report has any of these runs." if comparison is None else line(comparison))
     except ReportError as e:
         print(f"collect: {e}", file=sys.stderr)
         return 1

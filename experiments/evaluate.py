@@ -144,7 +144,7 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps) -> None:
     def evaluate_one(work: _Work) -> None:
         try:
             if data.content_hash != (work.folder.result() or {}).get("dataset_hash"):
-                raise ValueError(f"the run was trained on other data than {data.source} holds now")
+                raise ValueError(f"{data.source} has changed since the run was trained")
             subject = Subject(load_run(work.folder.path), data, work.config, known, cache)
         except Exception as e:
             _fail(work.folder, work.families, e, progress.note)
@@ -231,16 +231,20 @@ def runs_of(names: Sequence[str], output_dir: str | Path) -> list[RunFolder]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.evaluate",
-        description="Computes the metrics of trained runs that are missing or outdated. Trains nothing.",
+        description="Computes missing and outdated metrics of trained runs. Trains nothing.",
     )
-    parser.add_argument("names", nargs="*", metavar="REPORT|RUN", help="reports and runs, by folder; all runs if none")
-    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/ (outputs)")
-    parser.add_argument("--retry", action="store_true", help="compute again what failed before")
+    parser.add_argument(
+        "names", nargs="*", metavar="REPORT|RUN", help="names of the folders of reports or runs (default: all runs)"
+    )
+    parser.add_argument(
+        "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
+    )
+    parser.add_argument("--retry", action="store_true", help="try again what failed before")
     parser.add_argument(
         "--family",
         action="append",
         choices=list(FAMILIES),
-        help=f"a family of metrics, may be repeated; {', '.join(DEFAULT_FAMILIES)} by default",
+        help=f"a family of metrics; can be given several times; {', '.join(DEFAULT_FAMILIES)} by default",
     )
     arguments = parser.parse_args(argv)
     families = arguments.family or DEFAULT_FAMILIES
@@ -252,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         evaluate(runs, families, retry=arguments.retry)
     except KeyboardInterrupt:
-        print("evaluate: stopped; the same command goes on from here", file=sys.stderr)
+        print("evaluate: stopped; the same command continues from here", file=sys.stderr)
         return 130
     failures = [(run, family, why) for run in runs for family, why in read_metrics(run, families)[1].items()]
     for run, family, why in failures:

@@ -45,7 +45,7 @@ HOLE_FFD = 4.0
 # images have a sample as near as their fifth neighbour (real ones reach 1 - 2^-5: Naeem et al. 2020, section 3.3),
 HOLE_COVERAGE = 0.5 * (1 - 2**-5)
 
-# or when the judge no longer sees the class asked for in one of four samples of those in which it would see it in a
+# or when the judge no longer sees the requested class in one of four samples of those in which it would see it in a
 # real image. Both are conventions, set where a reader stops recognising digits: on mnist_5k they are legible at an
 # accuracy of 0.86 and a coverage of 0.67, and smeared at 0.61 and 0.42.
 HOLE_ACCURACY = 0.75
@@ -83,7 +83,7 @@ def _has_hole(row: Mapping[str, Any]) -> bool:
     far = ffd >= HOLE_FFD * max(reached, real)  # no decoder need come nearer than real images do
     if far and _number(row, "sample_coverage") < HOLE_COVERAGE:
         return True
-    # A decoder without the label cannot draw the class asked for, wherever its samples come from.
+    # A decoder without the label cannot draw the requested class, wherever its samples come from.
     accuracy, reference = _number(row, "sample_accuracy"), _number(row, "judge_accuracy")
     if not row.get("label_repeat_decoder") or math.isnan(accuracy) or math.isnan(reference):
         return False

@@ -125,7 +125,7 @@ def rerun(runs: Sequence[RunFolder]) -> int:
     """Trains runs from the settings in their folders."""
     for run in runs:
         if run.result() is not None:
-            return _complain(f"{run.name} is finished, and a finished run is not trained again; prune it first")
+            return _complain(f"{run.name} is finished and is not trained again; remove it with prune first")
     from experiments.plan import plan
     from experiments.progress import Progress
     from experiments.runner import execute
@@ -162,7 +162,7 @@ def draw_pictures(runs: Sequence[RunFolder]) -> int:
 def prune(picked: Sequence[Row], yes: bool) -> int:
     """Removes runs, after naming each and asking. A run that changed its status in the meantime stays."""
     if not picked:
-        print("nothing to remove")
+        print("there is nothing to remove")
         return 0
     for r in picked:
         used = f"  used by {', '.join(r.reports)}" * bool(r.reports)
@@ -193,22 +193,24 @@ def _complain(line: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="experiments.runs", description="The runs in an output folder.")
-    parser.add_argument("--output-dir", default="outputs", help="folder that holds runs/ and reports/")
+    parser = argparse.ArgumentParser(prog="experiments.runs", description="Lists, shows, draws and removes runs.")
+    parser.add_argument(
+        "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every run: outcome of its training, disk use, age, reports")
+    commands.add_parser("list", help="every run: outcome of training, disk use, age, reports")
     for name, text in (
-        ("show", "settings, numbers, provenance"),
+        ("show", "show the settings, numbers and provenance of a run"),
         ("pictures", "draw traversals, interpolations, nearest training images and more"),
-        ("rerun", "train what is not finished"),
+        ("rerun", "train runs that are not finished"),
     ):
         commands.add_parser(name, help=text).add_argument("run", nargs="+")
-    removal = commands.add_parser("prune", help="remove runs; each is named first")
+    removal = commands.add_parser("prune", help="remove runs, after listing them")
     removal.add_argument("run", nargs="*")
     for option, text in (
-        ("failed", "all runs that ended in an error"),
-        ("missing", "all runs that are not finished and not in training"),
-        ("unused", "all runs that are in no report and not in training"),
+        ("failed", "all runs whose training ended in an error"),
+        ("missing", "all runs that are unfinished and not in training"),
+        ("unused", "all runs that are in no report and are not in training"),
     ):
         removal.add_argument(f"--{option}", action="store_true", help=text)
     removal.add_argument("--yes", action="store_true", help="do not ask")

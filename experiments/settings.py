@@ -19,14 +19,14 @@ from vae.config import Config, ConfigError, setting
 
 @dataclass
 class Trainer(vae_config.Trainer):
-    device: str = setting("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
-    threads: int = setting(0, "CPU threads; 0 leaves the choice to torch", unit="threads", ge=0, le=1024)
+    device: str = setting("auto", "auto uses a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "number of CPU threads; 0 lets torch choose", unit="threads", ge=0, le=1024)
     stack_size: int = setting(
-        0, "runs of a sweep trained at once; 0 chooses according to the memory", unit="runs", ge=0
+        0, "number of runs of a sweep that train together; 0 chooses by the free memory", unit="runs", ge=0
     )
     checkpoint_seconds: float = setting(
         60.0,
-        "time between checkpoints, longer where writing would take over 2 % of the training; 0: after each epoch",
+        "time between checkpoints, longer if writing would take over 2 % of the training; 0: after each epoch",
         unit="seconds",
         ge=0,
     )
@@ -35,9 +35,9 @@ class Trainer(vae_config.Trainer):
 @dataclass
 class Logger:
     kind: str = setting(
-        "csv", "where a run is recorded in addition to its folder", choices=("csv", "tensorboard", "mlflow")
+        "csv", "where runs are recorded, in addition to their folders", choices=("csv", "tensorboard", "mlflow")
     )
-    store: str | None = setting(None, "folder that holds the record", kinds=("tensorboard", "mlflow"))
+    store: str | None = setting(None, "folder for the records", kinds=("tensorboard", "mlflow"))
 
 
 @dataclass
@@ -45,14 +45,14 @@ class Study:
     """What an experiment is called and asks, for its report."""
 
     name: str | None = setting(None, "experiment that started the run")
-    title: str | None = setting(None, "headline of the report")
+    title: str | None = setting(None, "title of the report")
     question: str | None = setting(None, "what the experiment should find out")
     published: list[dict[str, Any]] = setting(
         [], "rows of the study's table: settings, and its figures under this project's column names"
     )
     source: str | None = setting(None, "where the published figures come from")
     columns: list[str] = setting(
-        [], "what the report is about: metrics and outcomes by name; by default KL, SSE, sample accuracy and sample FFD"
+        [], "metrics and outcomes that the report is about; by default KL, SSE, sample accuracy and sample FFD"
     )
     pick: bool = setting(True, "whether the report recommends a setting")
 
@@ -87,7 +87,7 @@ def validate(config: Settings) -> None:
     """
     vae_config.validate(config)
     if not config.output_dir:
-        raise ConfigError("output_dir=: empty; allowed: a folder, . for this one")
+        raise ConfigError("output_dir=: empty; allowed: a folder, such as . for the current one")
 
 
 def to_yaml(config: Settings) -> str:

@@ -131,7 +131,9 @@ class Trainer:
         for run in runs:
             state = checkpoint.load(run.folder)
             if state is not None and state["device"] != device_of(run.config).type:
-                run.folder.log(f"the checkpoint was made on a {state['device']}, with other random numbers: not used")
+                run.folder.log(
+                    f"the checkpoint was made on a {state['device']}, whose random numbers differ, and is not used"
+                )
                 state = None
             positions.setdefault((state["epoch"], state["step"]) if state else (0, 0), []).append((run, state))
         outcomes: list[Outcome] = []
@@ -147,7 +149,7 @@ class Trainer:
                 reason = one_line(e)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.progress.note(f"a stack of {len(group)} runs failed ({reason}); trying it in two halves")
+            self.progress.note(f"a stack of {len(group)} runs failed ({reason}); trying again in two halves")
             half = len(group) // 2
             outcomes += self._train_or_split(group[:half]) + self._train_or_split(group[half:])
         return outcomes

@@ -152,7 +152,7 @@ def test_what_cannot_draw_the_class_is_not_chosen(tmp_path: Path):
     found = advised(tmp_path, cells, key="label_placement.kind", noise=0.001)
     assert [value(found, i) for i in found.front] == ["both", "decoder"]
     assert found.avoid == {"class": ["label_placement encoder"]}
-    # Blurred throughout, which is not a hole, and of the class asked for less than 0.75 times as often as real images.
+    # Blurred throughout, which is not a hole, and of the requested class less than 0.75 times as often as real images.
     cells = {"both": scores(9, 3), "decoder": scores(8.5, 2.9, 0.7, reconstruction_ffd=2.9)}
     found = advised(tmp_path / "two", cells, key="label_placement.kind")
     assert (found.verdict, value(found, found.pick), len(found.eligible)) == ("take", "both", 1)

@@ -159,7 +159,7 @@ CASES = [
         "output_dir=/proc/outputs",
         "output_dir=/proc/outputs: cannot be written to (No such file or directory); allowed: a folder of yours",
     ),
-    ("output_dir=", "output_dir=: empty; allowed: a folder, . for this one"),
+    ("output_dir=", "output_dir=: empty; allowed: a folder, such as . for the current one"),
 ]
 
 
@@ -295,6 +295,6 @@ def test_ctrl_c(here: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "run.py: stopped; the same command goes on from here"
+    assert err.splitlines()[-1] == "run.py: stopped; the same command continues from here"
     assert not re.search(r"Traceback|Error", err)
     assert list(here.glob("outputs/runs/*/checkpoint.pt"))

@@ -191,7 +191,7 @@ def test_where_a_capture_fails_training_goes_on_without_and_says_so_once(
     with caplog.at_level(logging.WARNING):
         fit(stack, toy)
     assert [r.getMessage() for r in caplog.records] == [
-        "training goes on without CUDA graphs: CUDA error: operation not permitted when stream is capturing"
+        "training continues without CUDA graphs: CUDA error: operation not permitted when stream is capturing"
     ]
     assert not tapes.made
     assert_same(stack, fit(new_stack(toy, *configs), toy))

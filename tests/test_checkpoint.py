@@ -40,7 +40,7 @@ def test_every_truncation_and_every_flipped_bit_is_noticed_and_the_previous_one_
         loaded = checkpoint.load(folder)
         assert loaded is not None
         assert loaded["epoch"] == 1
-    assert (tmp_path / "run.log").read_text().count("checkpoint.pt is damaged and was not used") == 250
+    assert (tmp_path / "run.log").read_text().count("checkpoint.pt is damaged and was ignored") == 250
     path.write_bytes(sound)
     loaded = checkpoint.load(folder)
     assert loaded is not None

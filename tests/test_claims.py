@@ -185,7 +185,7 @@ def test_the_claims_are_well_formed():
 def test_the_criteria_as_the_documentation_shows_them():
     lines = render("claims_criteria.md.j2", claims=CLAIMS).splitlines()
     assert lines[0] == "| id | the study said | holds if |"
-    assert lines[3].startswith("| A1 KL | in a run that died KL stays at its minimum, 50.0 | the mean KL + k/2 ")
+    assert lines[3].startswith("| A1 KL | in a run that died, KL stays at its minimum, 50.0 | the mean KL + k/2 ")
     assert len([line for line in lines if line.startswith("| ")]) == len(CLAIMS) + 2
 
 

@@ -79,7 +79,7 @@ def test_no_trace_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "stopped; the same command continues from here"),
         (cli.SweepFailed("1 of 2 runs failed"), 1, "1 of 2 runs failed"),
         (cli.Stop("diverged", 1), 1, "diverged"),
         (ConfigError("seed=-1: out of range"), 2, "seed=-1: out of range"),

@@ -58,7 +58,7 @@ def test_a_value_in_only_one_of_the_two_is_a_difference(report: Report, tmp_path
     found = compare(report, tmp_path / "reference")
     assert found is not None
     assert (found.n_differ, found.largest, found.column, found.run) == (1, math.inf, "test_sse", frame.index[1])
-    assert "has a value in only one of the two." in line(found)
+    assert "has a value in only one of them." in line(found)
 
 
 def test_the_reference_that_shares_most_runs_is_chosen(report: Report, tmp_path: Path):

@@ -53,7 +53,7 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
         ({"seed": -1}, "seed=-1: out of range; allowed: a whole number >= 0"),
         ({"dataset__validation": 0.6}, "dataset.validation=0.6: out of range; allowed: a number >= 0 and <= 0.5"),
         ({"trainer__threads": -1}, "trainer.threads=-1: out of range; allowed: a whole number >= 0 and <= 1024"),
-        ({"output_dir": ""}, "output_dir=: empty; allowed: a folder, . for this one"),
+        ({"output_dir": ""}, "output_dir=: empty; allowed: a folder, such as . for the current one"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(change: dict, message: str):

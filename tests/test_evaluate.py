@@ -177,7 +177,7 @@ def test_other_data_or_none_is_a_failure_that_leaves_good_files_alone(
     monkeypatch.setattr(planning, "load_data", lambda dataset: make_data(seed=1))
     evaluate(runs[:2], ["theory"], progress=False)
     assert read_metrics(runs[0], ["theory"])[1] == {}
-    assert "was trained on other data" in read_metrics(runs[1], ["theory"])[1]["theory"]
+    assert "has changed since the run was trained" in read_metrics(runs[1], ["theory"])[1]["theory"]
 
     def lost(dataset: Any) -> ImageData:
         raise FileNotFoundError("the data are gone")

@@ -161,7 +161,7 @@ def test_a_model_has_the_pictures_that_apply_and_refuses_the_others(
         if name in names:
             assert isinstance(picture(model, toy), Scatter if name == "latents" else Sheet)
         else:
-            with pytest.raises(ValueError, match=r"plane|takes no label"):
+            with pytest.raises(ValueError, match=r"plane|does not receive the label"):
                 picture(model, toy)
 
 

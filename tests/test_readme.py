@@ -95,4 +95,4 @@ def test_the_figures_that_the_readme_quotes_are_those_of_the_report():
     ends = [float(sse[x,].split(" ")[0]) for x in ("1", "0.01")]
     shares = [100 * float(accuracy[x,].split(" ")[0]) for x in ("1", "0.01")]
     assert f"SSE falls from {ends[0]:.1f} to {ends[1]:.1f}" in " ".join(README.split())
-    assert f"asked for from {shares[0]:.1f} % to {shares[1]:.0f} %" in " ".join(README.split())
+    assert f"requested class from {shares[0]:.1f} % to {shares[1]:.0f} %" in " ".join(README.split())

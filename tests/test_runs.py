@@ -162,7 +162,7 @@ def test_pictures_that_cannot_be_drawn_are_refused_in_one_line(
 ):
     first, second, failed, _ = names(outputs)
     (outputs / "runs" / second / "model.safetensors").unlink()
-    for run, said in ((second, "No such file"), (failed, "has no trained model"), (first, "other data")):
+    for run, said in ((second, "No such file"), (failed, "has no trained model"), (first, "has changed since")):
         if run == first:
             monkeypatch.setattr(planning, "load_data", lambda dataset: make_data(seed=1))
         assert call(outputs, "pictures", run) == 2

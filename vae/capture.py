@@ -90,4 +90,4 @@ class Captured:
             self.recorded[key] = self.graphs.record(lambda: function(*fixed, *places)), places
         except RuntimeError as e:  # what CUDA refuses, and too little memory
             self.works = False
-            log.warning("training goes on without CUDA graphs: %s", " ".join(str(e).split()))
+            log.warning("training continues without CUDA graphs: %s", " ".join(str(e).split()))

@@ -36,7 +36,7 @@ def setting(
     """A dataclass field with its documentation and range.
 
     Args:
-        doc: one sentence for the README's table and for error messages.
+        doc: one sentence for docs/settings.md and the help.
         unit: of the value, for example "nats" or "images".
         choices: the words allowed, where the value is a word.
         gt, ge, le: bounds of a number, or of each number of a list.
@@ -55,11 +55,11 @@ DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "ima
 
 @dataclass
 class Dataset:
-    kind: str = setting("mnist_5k", "which images", choices=DATASETS)
-    root: str | None = setting("data", "folder or file that holds the images, or folder that takes the download")
+    kind: str = setting("mnist_5k", "the images", choices=DATASETS)
+    root: str | None = setting("data", "folder or file with the images, or folder to download them to")
     size: int | None = setting(
         None,
-        "height and width that pictures are resized to; null leaves those of torchvision and npz as they are",
+        "height and width that pictures are resized to; null (torchvision and npz only): no change",
         unit="pixels",
         ge=8,
         le=256,
@@ -68,21 +68,27 @@ class Dataset:
     )
     channels: int | None = setting(
         None,
-        "1 reads the pictures as grey, 3 as colour; null leaves those of torchvision and npz as they are",
+        "1 reads the pictures as grey, 3 as colour; null (torchvision and npz only): no change",
         ge=1,
         le=3,
         kinds=("image_folder",),
         optional=("torchvision", "npz"),
     )
-    name: str | None = setting(None, "class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",))
+    name: str | None = setting(
+        None, "name of a class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",)
+    )
     validation: float = setting(
-        0.0, "share of the training images held out for choosing settings", unit="share", ge=0, le=0.5
+        0.0,
+        "share of the training images set aside as validation images, for choosing settings",
+        unit="share",
+        ge=0,
+        le=0.5,
     )
 
 
 @dataclass
 class Model:
-    kind: str = setting("mlp", "network of the encoder and the decoder", choices=("mlp", "conv", "linear"))
+    kind: str = setting("mlp", "type of network of the encoder and the decoder", choices=("mlp", "conv", "linear"))
     hidden: list[int] | None = setting(
         [400], "widths of the encoder's hidden layers; the decoder mirrors them", unit="units", ge=1, kinds=("mlp",)
     )
@@ -94,31 +100,34 @@ class Model:
         kinds=("conv",),
     )
     activation: str | None = setting(
-        "relu", "between the layers", choices=("relu", "leaky_relu", "gelu", "tanh"), kinds=("mlp", "conv")
+        "relu",
+        "activation function between the layers",
+        choices=("relu", "leaky_relu", "gelu", "tanh"),
+        kinds=("mlp", "conv"),
     )
     output: str = setting(
         "identity",
-        "last step of the decoder: identity can go below 0, as in study A; sigmoid stays in (0, 1)",
+        "last step of the decoder: identity allows any value, as in study A; sigmoid keeps values in (0, 1)",
         choices=("identity", "sigmoid"),
     )
     pixels: str | None = setting(
         None,
-        "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0, with which photographs train "
-        "faster; null: x stays as it is",
+        "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0; photographs then train faster. "
+        "null: x is not changed",
         choices=("signed",),
         optional=("mlp", "conv", "linear"),
     )
     logvar_max: float | None = setting(
         None,
-        "upper bound of the encoder's logvar (the prior's is 0): without one, a single odd image can derail training "
-        "through exp(logvar)",
+        "upper bound of the encoder's logvar (the prior's is 0); null: none. Without a bound, exp(logvar) of a single "
+        "unusual image can derail training",
         gt=0,
         le=50,
         optional=("mlp", "conv", "linear"),
     )
     init: str = setting(
         "uniform",
-        "weights at the start: uniform is U(±1/√fan_in) as torch.nn.Linear has it, or kaiming or xavier normal",
+        "initial weights: uniform is U(±1/√fan_in), as in torch.nn.Linear; kaiming and xavier are the normal versions",
         choices=("uniform", "kaiming", "xavier"),
     )
 
@@ -128,13 +137,13 @@ class ZDim:
     kind: str = setting(
         "fixed", "how the number of latent dimensions is chosen", choices=("fixed", "compression", "pca")
     )
-    value: int | None = setting(20, "latent dimensions", unit="dimensions", ge=1, kinds=("fixed",))
+    value: int | None = setting(20, "number of latent dimensions", unit="dimensions", ge=1, kinds=("fixed",))
     ratio: float | None = setting(
-        None, "pixels of an image per latent dimension", unit="times", ge=1, kinds=("compression",)
+        None, "pixels of an image divided by latent dimensions", unit="times", ge=1, kinds=("compression",)
     )
     variance: float | None = setting(
         None,
-        "as many dimensions as principal components explain this share of the training variance",
+        "share of the training variance that this many principal components explain",
         unit="share",
         gt=0,
         le=1,
@@ -144,16 +153,18 @@ class ZDim:
 
 @dataclass
 class Beta:
-    kind: str = setting("constant", "how the weight of the KL moves", choices=("constant", "warmup", "cyclical"))
-    value: float = setting(1.0, "weight of the KL, or where its schedule ends", gt=0)
+    kind: str = setting(
+        "constant", "how the weight of the KL changes during training", choices=("constant", "warmup", "cyclical")
+    )
+    value: float = setting(1.0, "weight of the KL; with a schedule, its final value", gt=0)
     epochs: float | None = setting(
-        None, "beta grows linearly from 0 to its value over this long", unit="epochs", gt=0, kinds=("warmup",)
+        None, "time over which beta grows linearly from 0 to its value", unit="epochs", gt=0, kinds=("warmup",)
     )
     cycles: int | None = setting(
-        None, "ramps over the training (Fu et al. 2019)", unit="cycles", ge=1, kinds=("cyclical",)
+        None, "number of cycles in the training (Fu et al. 2019)", unit="cycles", ge=1, kinds=("cyclical",)
     )
     ramp: float | None = setting(
-        None, "share of a cycle in which beta grows; then it stays", unit="share", gt=0, le=1, kinds=("cyclical",)
+        None, "share of a cycle in which beta grows; then it is constant", unit="share", gt=0, le=1, kinds=("cyclical",)
     )
 
 
@@ -161,32 +172,32 @@ class Beta:
 class XVar:
     kind: str = setting(
         "fixed",
-        "whether the decoder's variance is given or learned with the weights (sigma-VAE, Rybkin et al. 2021)",
+        "whether the decoder's variance is fixed or learned with the weights (sigma-VAE, Rybkin et al. 2021)",
         choices=("fixed", "learned"),
     )
-    value: float = setting(0.1, "variance of a pixel given z and the label, or where learning starts", gt=0)
+    value: float = setting(0.1, "variance of a pixel given z and the label; if it is learned, its initial value", gt=0)
 
 
 @dataclass
 class LabelPlacement:
-    kind: str = setting("both", "which networks are given the label", choices=("both", "encoder", "decoder", "none"))
+    kind: str = setting("both", "which networks receive the label", choices=("both", "encoder", "decoder", "none"))
 
 
 @dataclass
 class LabelRepeat:
     kind: str = setting(
         "fixed",
-        "how often the one-hot label is repeated; match makes it about as long as the vector it joins",
+        "how often the one-hot label is repeated; match makes it about as long as the vector it is appended to",
         choices=("fixed", "match"),
     )
-    value: int | None = setting(5, "times the one-hot label is repeated", unit="times", ge=1, kinds=("fixed",))
+    value: int | None = setting(5, "number of repeats of the one-hot label", unit="times", ge=1, kinds=("fixed",))
 
 
 @dataclass
 class Objective:
     kind: str = setting(
         "elbo",
-        "elbo: SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL; per_dim: SSE/D + beta·KL/k",
+        "loss per image: elbo is SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL; per_dim is SSE/D + beta·KL/k",
         choices=("elbo", "per_dim"),
     )
 
@@ -197,9 +208,11 @@ class Trainer:
     batch_size: int = setting(128, "images per step", unit="images", ge=1)
     lr: float = setting(1e-3, "learning rate of Adam", gt=0, le=10)
     lr_schedule: str = setting(
-        "constant", "cosine: the learning rate falls to 0 at the last step", choices=("constant", "cosine")
+        "constant", "constant, or cosine: the learning rate falls to 0 at the last step", choices=("constant", "cosine")
     )
-    tf32: bool = setting(False, "on a GPU, matrix products in TensorFloat-32: faster, 10 bits of mantissa")
+    tf32: bool = setting(
+        False, "on a GPU, compute matrix products in TensorFloat-32: faster, but only 10 bits of mantissa"
+    )
 
 
 @dataclass
@@ -215,7 +228,7 @@ class Config:
     label_repeat: LabelRepeat = field(default_factory=LabelRepeat)
     objective: Objective = field(default_factory=Objective)
     trainer: Trainer = field(default_factory=Trainer)
-    seed: int = setting(0, "start of every random generator of the run", ge=0, le=2**63 - 1)
+    seed: int = setting(0, "seed of all random generators of the run", ge=0, le=2**63 - 1)
 
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
@@ -229,7 +242,7 @@ def allowed(meta: Mapping[str, Any]) -> str:
     bounds = [
         f"{sign} {meta[key]:.4g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
     ]
-    kind = TYPES.get(meta["type"].removesuffix(" | None"), "see the README's table of settings")
+    kind = TYPES.get(meta["type"].removesuffix(" | None"), "see docs/settings.md")
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 

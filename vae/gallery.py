@@ -96,7 +96,7 @@ def traversals(model: TrainedVAE, data: ImageData) -> Sheet:
         [f"z[{i}]   {kl[i]:.2f} nats" for i in shown],
         columns=["input", "z = mu", *(f"{v:g}" for v in TRAVERSED.tolist())],
         note="Each row moves one latent dimension from -3 to 3 standard deviations of the prior. The others stay at "
-        "the mu of the input. The label gives the dimension's KL in nats per held-out image; the largest comes first. "
+        "the mu of the input. Row labels give the dimension's KL in nats per held-out image, largest first. "
         f"{int(active.sum())} of {len(kl)} dimensions are active, {len(shown)} are shown.",
     )
 
@@ -122,8 +122,8 @@ def interpolations(model: TrainedVAE, data: ImageData) -> Sheet:
         levels(rows),
         [p if p == q else f"{p} to {q}" for p, q in zip(*names, strict=True)],
         columns=["input", *(f"{t:g}" for t in STEPS.tolist()), "input"],
-        note="Decoded on the straight line from the mu of the left held-out image (0) to that of the right one (1)"
-        + (", with the label of both." if labelled else "."),
+        note="Images decoded along the line from the mu of the left held-out image (0) to that of the right one (1)"
+        + (", with the label that both share." if labelled else "."),
     )
 
 
@@ -155,8 +155,8 @@ def manifold(model: TrainedVAE, data: ImageData) -> Sheet:
         levels(rows),
         [""] * len(rows),
         captions=[names[r * n_columns : (r + 1) * n_columns] for r in range(len(rows))] if any(classes) else (),
-        note=f"z[0] from {q[0]:.2f} to {q[-1]:.2f} to the right, z[1] likewise upwards, in {side} steps of equal "
-        "probability under the prior.",
+        note=f"z[0] goes from {q[0]:.2f} (left) to {q[-1]:.2f} (right), and z[1] likewise from bottom to top, in "
+        f"{side} steps of equal probability under the prior.",
     )
 
 
@@ -173,7 +173,7 @@ def latents(model: TrainedVAE, data: ImageData) -> Scatter:
     picked = _spread(data.test_y, SCATTERED)
     # Shuffled, because points drawn class by class would hide those of the first classes.
     picked = picked[torch.randperm(len(picked), generator=torch.Generator().manual_seed(0))]
-    which = "" if model.arch.z_dim == 2 else f", the two dimensions of most KL of {model.arch.z_dim}"
+    which = "" if model.arch.z_dim == 2 else f", the two of {model.arch.z_dim} dimensions with the largest KL"
     return Scatter(
         mu[picked][:, [i, j]].numpy(),
         data.test_y[picked].numpy(),
@@ -191,7 +191,7 @@ def styles(model: TrainedVAE, data: ImageData) -> Sheet:
         ValueError: if the decoder takes no label.
     """
     if not model.arch.decoder_repeat:
-        raise ValueError("the decoder takes no label, so there are no classes to draw a style in")
+        raise ValueError("the decoder does not receive the label, so there are no classes to draw")
     picked = _spread(data.test_y, ROWS)
     x, y = data.test_x[picked], data.test_y[picked]
     classes = model.classes[:MAX_ROWS]
@@ -202,7 +202,7 @@ def styles(model: TrainedVAE, data: ImageData) -> Sheet:
         levels(torch.cat([x[:, None].float() / 255, rows], dim=1)),
         [""] * len(z),
         columns=["input", *classes],
-        note="Each row decodes one z, the mu of the held-out image on the left, with the label of each class.",
+        note="Each row decodes one z, the mu of the held-out image on the left, with the label of every class in turn.",
     )
 
 
@@ -256,10 +256,10 @@ def neighbours(model: TrainedVAE, data: ImageData) -> Sheet:
         [model.classes[c] if conditional else "" for c in y.tolist()],
         columns=["sample", "nearest", *(f"{i + 1}." for i in range(1, index.shape[1]))],
         captions=[["", *(f"{e:.3g}" for e in row)] for row in error.tolist()],
-        note="Under each training image is its squared error to the sample. Typical squared error to the nearest "
-        f"training image, the median (5 to 95 %) of {len(x)}: "
+        note="The number under a training image is its squared error to the sample. Typical squared errors to the "
+        f"nearest training image, as the median (5 to 95 %) of {len(x)}: "
         + "; ".join(f"{name} {m:.3g} ({low:.3g} to {high:.3g})" for name, (m, low, high) in typical.items())
-        + ". Samples of a model that copies lie far nearer than its reconstructions.",
+        + ". If the model copies, its samples are much nearer than its reconstructions.",
     )
 
 

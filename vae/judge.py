@@ -212,7 +212,7 @@ def scores(
 
     Args:
         samples: decoded from z ~ N(0, I), (n, C, H, W) floats with n = judge.n_images.
-        sample_labels: the classes that the samples were asked for, (n,) integers; None for an unconditional model.
+        sample_labels: the requested class of each sample, (n,) integers; None for an unconditional model.
         reconstructions: of the images `judge.held_out`, (n, C, H, W) floats.
 
     Returns:

@@ -48,8 +48,8 @@ def write(output_dir: str | Path, repetitions: int) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description="Measures the speed of training.")
-    parser.add_argument("--repetitions", type=int, default=5, help="how often each row is timed (5)")
-    parser.add_argument("--output-dir", default="outputs", help="folder that holds reports/ (outputs)")
+    parser.add_argument("--repetitions", type=int, default=5, help="how many times each row is timed (default: 5)")
+    parser.add_argument("--output-dir", default="outputs", help="folder that holds reports/ (default: outputs)")
     args = parser.parse_args(argv)
     path = write(args.output_dir, args.repetitions)
     print(path.read_text(), path, sep="\n")

@@ -243,7 +243,7 @@ def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[st
     if isinstance(error, Stop):
         return str(error), error.status
     if isinstance(error, KeyboardInterrupt):
-        return "stopped; the same command goes on from here", INTERRUPTED
+        return "stopped; the same command continues from here", INTERRUPTED
     if isinstance(error, SweepFailed):
         return str(error), FAILURE
     if isinstance(error, yaml.YAMLError):

@@ -46,5 +46,5 @@ def check_complete(manifest: dict[str, Any], output_dir: str | Path) -> None:
         path = reports_dir(output_dir) / manifest["name"] / "report.md"
         raise SweepFailed(
             f"{len(bad)} of {len(names)} runs have no usable result, the first {bad[0]}; {path} lists them, "
-            "and the same command tries again those that can be"
+            "and the same command tries again the runs that did not diverge"
         )

@@ -108,7 +108,7 @@ def _train_job(cfg: DictConfig, hydra_cfg: HydraConf) -> dict[str, Any]:
     outcome = execute(runs, Progress(1, runs[0].images_left()), [files])[0]
     measure(runs)
     result = returned(outcome)
-    print(f"{'was trained before' if known else 'trained'}: {outcome.run.folder.path}", file=sys.stderr)
+    print(f"{'already trained' if known else 'trained'}: {outcome.run.folder.path}", file=sys.stderr)
     failures = read_metrics(outcome.run.folder)[1]
     for family, reason in failures.items():
         print(f"{family} could not be computed: {reason}", file=sys.stderr)

@@ -82,7 +82,7 @@ def _check_complete(report: Report) -> None:
     if len(report.usable) < before <= len(report.runs):
         raise ReportError(
             f"{report.folder}: {len(report.usable)} of the {before} runs that the report was built from are left; "
-            "it stays as it is (--force builds it from these)"
+            "it was not changed (--force builds it from these)"
         )
 
 

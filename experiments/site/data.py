@@ -27,7 +27,10 @@ MAIN = ("test_kl", "test_sse", "sample_accuracy", "sample_ffd")  # the first col
 COUNTS = {  # numbers of a run that are not metrics: heading and meaning
     "z_dim": ("latent dimensions k", "number of latent dimensions"),
     "n_parameters": ("parameters", "number of trained parameters"),
-    "train_seconds": ("training time (s)", "seconds of training; the run's share where several are trained together"),
+    "train_seconds": (
+        "training time (s)",
+        "seconds of training; if several runs are trained together, the run's share",
+    ),
 }
 HISTORY = {
     "train_kl": "training KL (nats per image)",

@@ -25,11 +25,11 @@ likelihood = Family("likelihood", version=1)
         Metric(
             "elbo",
             "nats",
-            "lower bound on ln p(x|y) per image at beta = 1, pixels in [0, 1] with a density",
+            "lower bound on ln p(x|y) per image at beta = 1, where p is a density on pixels in [0, 1]",
             "higher",
             "ELBO (nats)",
         ),
-        Metric("elbo_per_dim", "nats", "elbo/D, nats per pixel", "higher", "ELBO per pixel (nats)"),
+        Metric("elbo_per_dim", "nats", "elbo/D, in nats per pixel and channel", "higher", "ELBO per pixel (nats)"),
         Metric("bits_per_dim", "bits", "8 - elbo/(D ln 2), for 8-bit pixels", "lower", "bits per dimension"),
     )
 )
@@ -47,14 +47,14 @@ def elbo(subject: Subject) -> dict[str, Any]:
     Metric(
         "test_iw_elbo",
         "nats",
-        "importance-weighted bound on ln p(x|y) with 64 samples, per image, on 250 held-out images (Burda et al. 2016)",
+        "importance-weighted lower bound on ln p(x|y) per image: 64 samples, 250 held-out images (Burda et al. 2016)",
         "higher",
         "IW-ELBO (nats)",
     ),
     Metric(
         "test_iw_gap",
         "nats",
-        "how much test_iw_elbo exceeds the ELBO of the same images and samples",
+        "test_iw_elbo minus the ELBO of the same images and samples",
         "lower",
         "gap of the ELBO (nats)",
     ),

@@ -79,15 +79,17 @@ def posteriors(subject: Subject) -> Posteriors:
     Metric(
         "test_mutual_information",
         "nats",
-        "I(x; z), over M held-out images (Hoffman and Johnson 2016)",
+        "I(x; z), the information of z about its image, on M held-out images (Hoffman and Johnson 2016)",
         "",
         "I(x; z) (nats)",
     ),
-    Metric("test_mutual_information_ceiling", "nats", "ln M, the most that M images can show", "", "ln M (nats)"),
+    Metric(
+        "test_mutual_information_ceiling", "nats", "ln M, the largest value that M images can give", "", "ln M (nats)"
+    ),
     Metric(
         "test_aggregate_kl",
         "nats",
-        "test_kl less I(x; z): an upper bound on KL(q(z) || p(z)), how the aggregate posterior differs from the prior",
+        "test_kl minus I(x; z): an upper bound on KL(q(z) || p(z)), from the aggregate posterior to the prior",
         "lower",
         "KL(q(z) || p(z)) (nats)",
     ),
@@ -101,11 +103,11 @@ def information(subject: Subject) -> dict[str, float]:
     Metric(
         "test_aggregate_gaussian_kl",
         "nats",
-        "KL to the prior of the Gaussian with the moments of q(z): a lower bound on KL(q(z) || p(z))",
+        "KL from the Gaussian with the moments of q(z) to the prior: a lower bound on KL(q(z) || p(z))",
         "lower",
         "Gaussian part of KL(q(z) || p(z)) (nats)",
     ),
-    Metric("test_aggregate_mean_norm", "", "|E z| under q(z)", "lower", "|E z|"),
+    Metric("test_aggregate_mean_norm", "", "length of the mean of z under q(z)", "lower", "|E z|"),
     Metric("test_aggregate_variance_min", "", "smallest variance of a dimension under q(z)", "", "smallest Var z"),
     Metric("test_aggregate_variance_mean", "", "mean variance of a dimension under q(z)", "", "mean Var z"),
     Metric("test_aggregate_variance_max", "", "largest variance of a dimension under q(z)", "", "largest Var z"),
@@ -119,11 +121,17 @@ def aggregate(subject: Subject) -> dict[str, float]:
     Metric(
         "test_encoder_dead_units",
         "",
-        "share of the encoder's hidden ReLU units that are 0 for all images; null where there are none",
+        "share of the encoder's hidden ReLU units that are 0 for all images; null if it has no ReLU",
         "lower",
         "dead units, encoder",
     ),
-    Metric("test_decoder_dead_units", "", "the same for the decoder, with z = mu", "lower", "dead units, decoder"),
+    Metric(
+        "test_decoder_dead_units",
+        "",
+        "share of the decoder's hidden ReLU units that are 0 for all images, z = mu; null if it has no ReLU",
+        "lower",
+        "dead units, decoder",
+    ),
 )
 def dead_units(subject: Subject) -> dict[str, float | None]:
     """Hidden units that are 0 for every image: dead ReLUs, which no gradient revives.

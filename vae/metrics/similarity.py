@@ -37,7 +37,7 @@ def psnr(subject: Subject) -> float:
     Metric(
         "test_ssim",
         "",
-        "structural similarity of the same images (Wang et al. 2004), mean over windows, channels and images",
+        "structural similarity of reconstructions from z = mu, clipped to [0, 1] (Wang et al. 2004)",
         "higher",
         "SSIM",
     )

@@ -12,7 +12,7 @@ theory = Family("theory", version=1)
 
 @theory.computes(
     Metric("x_var", "", "variance of the decoder at the end of training", "", "x_var"),
-    Metric("effective_x_var", "", "b/(2a) of the loss a·SSE + b·KL", "", "effective x_var"),
+    Metric("effective_x_var", "", "b/(2a) for the loss a·SSE + b·KL", "", "effective x_var"),
 )
 def variances(subject: Subject) -> dict[str, float]:
     return {"x_var": subject.model.x_var, "effective_x_var": effective_x_var(subject)}

@@ -99,8 +99,8 @@ function drawRun(data) {
 function browse(data) {
   const { settings, numbers } = data; // columns: key, heading, title; of numbers also whether it is a main one
   const lead = [
-    { key: "run", heading: "run", title: "ten hex digits that identify the run: a hash of its settings and data" },
-    { key: "outcome", heading: "outcome", title: "what became of the run; point at it to see why" },
+    { key: "run", heading: "run", title: "ten hex digits that identify the run (a hash of its settings and data)" },
+    { key: "outcome", heading: "outcome", title: "how the run ended; point at it to see why" },
     { key: "experiment", heading: "experiment", title: "the experiments that contain the run" },
   ];
   const runs = data.runs.map((run, index) => {
@@ -205,7 +205,7 @@ function browse(data) {
     const known = found.find((run) => run.settings.length);
     const same = settings.filter((column) => known && !columns.includes(column) && known.values[column.key] !== null)
       .map(({ key, heading }) => `${heading} ${words(known.values[key])}`);
-    $("fixed").textContent = same.length ? `These are the same in all of them: ${same.join(", ")}.` : "";
+    $("fixed").textContent = same.length ? `These settings are the same in all runs shown: ${same.join(", ")}.` : "";
   }
 
   function choose(run, on) {
@@ -284,8 +284,8 @@ function browse(data) {
     const own = ofOneDataset(scored);
     const drawn = own.filter((run) => !$("log-kl").checked || run.values.test_kl > 0);
     const notes = [`${drawn.length} of ${found.length} runs are drawn.`];
-    if (own.length < scored.length) notes.push("The others with numbers are of other datasets.");
-    if (drawn.length < own.length) notes.push("A logarithmic axis cannot show KL 0.");
+    if (own.length < scored.length) notes.push("The runs on other datasets are not drawn.");
+    if (drawn.length < own.length) notes.push("Runs with KL 0 are not drawn, because the axis is logarithmic.");
     $("plot-note").textContent = notes.join(" ");
     const scaled = (title, id) => ({ ...axis(title), type: $(id).checked ? "log" : "linear" });
     const first = $("plot").on === undefined; // plotly gives an element its events when it first draws there
