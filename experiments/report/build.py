@@ -62,7 +62,7 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
         write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)).encode())
         for file, text in pages.items():
             write_atomic(report.folder / file, text.encode())
-        write_json(report.folder / "summary.json", _summary(report, answer))
+        write_json(report.folder / "summary.json", summary(report.title, [report], answer))
         write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
@@ -275,14 +275,14 @@ def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
     return [f"{text} ({n} run{'s' * (n > 1)})" if len(texts) > 1 else text for text, n in texts]
 
 
-def _summary(report: Report, answer: str) -> dict[str, Any]:
-    """What the index and the page say about a report."""
-    ends = [p["finished"] for p in report.provenance.values() if "finished" in p]
+def summary(title: str, own: Sequence[Report], answer: str) -> dict[str, Any]:
+    """What the index and the page say about a report, of the runs of one or several reports."""
+    ends = [p["finished"] for report in own for p in report.provenance.values() if "finished" in p]
     return {
-        "title": report.title,
-        "data": ", ".join(sorted({data["name"] for data in report.datasets.values()})),
-        "n_runs": len(report.runs),
-        "n_usable": len(report.usable),
+        "title": title,
+        "data": ", ".join(sorted({data["name"] for report in own for data in report.datasets.values()})),
+        "n_runs": sum(len(report.runs) for report in own),
+        "n_usable": sum(len(report.usable) for report in own),
         "date": max(ends)[:10] if ends else "",
         "answer": answer,
     }
@@ -294,9 +294,7 @@ def index(output_dir: str | Path) -> str:
     for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
         try:
             row = json.loads(path.read_text())
-            rows[path.parent.name] = {
-                key: row[key] for key in ("title", "data", "n_runs", "n_usable", "date", "answer")
-            }
+            rows[path.parent.name] = {key: row[key] for key in IN_SUMMARY}
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return render("index.md.j2", rows=rows)
