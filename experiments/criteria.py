@@ -182,7 +182,8 @@ def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Cell, Cell]]:
         cells = [cell for cell in select(reports, **own) if len(cell.usable)]
         found = list(itertools.pairwise(sorted(cells, key=lambda cell: _setting(cell, key))))
     else:
-        match, (first, second) = spec.get("match"), (select(reports, **own | spec[end]) for end in ("from", "to"))
+        first, second = (select(reports, **own | spec[end]) for end in ("from", "to"))
+        match = spec.get("match")
         found = [
             (a, b)
             for b in second

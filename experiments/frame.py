@@ -144,6 +144,11 @@ class Cell:
         return wilson_interval(int(self.usable["outcome"].isin(outcomes).sum()), len(self.usable))
 
     @property
+    def empty(self) -> bool:
+        """Whether the closed form keeps no KL, so that collapse is the optimum."""
+        return self.mean("train_theory_kl_high") == 0
+
+    @property
     def first(self) -> pd.Series | None:
         """The usable run of the lowest seed."""
         return self.usable.iloc[0] if len(self.usable) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.findings import Findings, asked, compare, control
+from experiments.findings import Findings, asked, compare, controls
 from experiments.frame import Cell, Report, same
 from experiments.outcome import OUTCOMES
 from experiments.report.render import metric
@@ -189,10 +189,9 @@ def wide(report: Report, living: Report) -> Table:
 
 def changes(report: Report, living: Report) -> Table | None:
     """What changes from each setting's control, the earlier setting that differs in the fewest keys; paired by seed."""
-    cells = [cell for cell in living.cells if len(cell.usable)]
-    pairs = [(cell, base) for i, cell in enumerate(cells) if (base := control(cells, i)) is not None]
+    pairs = controls([cell for cell in living.cells if len(cell.usable)])
     names = list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
-    found = {name: [compare(name, base, cell, "").change for cell, base in pairs] for name in names}
+    found = {name: [compare(name, base, cell).change for cell, base in pairs] for name in names}
     if not any(change.n > 1 for own in found.values() for change in own):
         return None
     columns = [Column("setting", "setting", [cell.name for cell, _ in pairs], key=True)]
