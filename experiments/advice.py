@@ -23,6 +23,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from experiments.findings import grouped
 from experiments.frame import Cell, Report
@@ -146,13 +147,12 @@ class Option:
     @cached_property
     def standing(self) -> str | None:
         """`ok` if more than half of the runs are, `prior_hole` if so many are that or ok, else what most others are."""
-        n = self.outcomes.total()
-        if 2 * self.outcomes["ok"] > n:
+        n, ok = self.outcomes.total(), self.outcomes["ok"]
+        if 2 * ok > n:
             return "ok"
-        if 2 * (self.outcomes["ok"] + self.outcomes["prior_hole"]) > n:
+        if 2 * (ok + self.outcomes["prior_hole"]) > n:
             return "prior_hole"
-        others = [(count, fault) for fault, count in self.outcomes.items() if fault not in ("ok", "prior_hole")]
-        return max(others)[1] if others else None
+        return max(FAULTS[:4], key=lambda fault: self.outcomes[fault]) if n else None
 
     @property
     def trained(self) -> bool:
@@ -187,7 +187,6 @@ class Advice:
         pick: index of the choice by the means alone, None where there is none.
         shares: how often each index is the choice within the noise of the seeds; empty where a mean has no interval.
         omissions: what the choice becomes when an option is left out, by index of that option, where it changes.
-        verdict: one of `Verdict`.
         avoid: names of the settings that fail, by fault, worst first.
     """
 
@@ -201,8 +200,23 @@ class Advice:
     pick: int | None
     shares: dict[int | None, float]
     omissions: dict[int, int | None]
-    verdict: Verdict
     avoid: dict[str, list[str]]
+
+    @property
+    def verdict(self) -> Verdict:
+        if len(self.options) == 1:
+            return "one_setting"
+        if not any(len(o.cell.usable) for o in self.options):
+            return "no_numbers"
+        if not self.eligible:
+            return "no_scores" if any(o.standing == "ok" for o in self.options) else "none_ok"
+        if not self.shares:
+            return "single_seeds"
+        if self.pick is None:
+            return "no_knee"
+        if self.shares.get(self.pick, 0.0) < CONFIDENCE:
+            return "undecided"
+        return "unsettled" if self.omissions else "take"
 
     @property
     def on_validation(self) -> bool:
@@ -257,20 +271,23 @@ def _advise(report: Report, cells: Sequence[Cell]) -> Advice:
     compared = [i for i, o in enumerate(options) if o.trained and o.scored and (o.given_label or not by_class)]
     eligible = [i for i in compared if options[i].standing == "ok" and (options[i].draws_class or not by_class)]
     centre, error, n = _statistics([options[i] for i in eligible], criteria)
+    index: dict[int | None, int | None] = {None: None, **dict(enumerate(eligible))}  # among all options
     at = choose(centre)
-    front = [eligible[i] for i in pareto_front(centre)] if len(criteria) == 2 and eligible else []
-    again: dict[int | None, float] = {}
-    omissions: dict[int, int | None] = {}
-    if eligible and n.min() > 1:
-        again = {None if i is None else eligible[i]: share for i, share in shares(centre, error, n).items()}
-    if at is not None and len(criteria) == 2:
-        changed = changed_by_omission(centre, at).items()
-        omissions = {eligible[i]: None if choice is None else eligible[choice] for i, choice in changed}
-    pick = None if at is None else eligible[at]
-    verdict = _verdict(options, eligible, pick, again, omissions)
-    name = str(cells[0].runs["dataset"].iloc[0])
-    avoid = _avoid(options, by_class)
-    return Advice(name, criteria, by_elbo, options, compared, eligible, front, pick, again, omissions, verdict, avoid)
+    two, redrawn = len(criteria) == 2 and len(eligible) > 0, len(eligible) > 0 and n.min() > 1
+    omissions = changed_by_omission(centre, at) if two and at is not None else {}
+    return Advice(
+        dataset=str(cells[0].runs["dataset"].iloc[0]),
+        criteria=criteria,
+        by_elbo=by_elbo,
+        options=options,
+        compared=compared,
+        eligible=eligible,
+        front=[eligible[i] for i in pareto_front(centre)] if two else [],
+        pick=index[at],
+        shares={index[i]: share for i, share in shares(centre, error, n).items()} if redrawn else {},
+        omissions={eligible[i]: index[choice] for i, choice in omissions.items()},
+        avoid=_avoid(options, by_class),
+    )
 
 
 def _judges(cell: Cell) -> set[str]:
@@ -289,33 +306,12 @@ def _statistics(options: Sequence[Option], columns: Sequence[str]) -> tuple[np.n
 
     The standard error of the logarithm of a mean is that of the mean over the mean, to first order.
     """
-    values = [[o.cell.values(column).to_numpy() for column in columns] for o in options]
-    mean = np.array([[v.mean() for v in row] for row in values]).reshape(-1, len(columns))
-    error = np.array([[v.std(ddof=1) / math.sqrt(v.size) if v.size > 1 else 0.0 for v in row] for row in values])
-    n = np.array([[v.size for v in row] for row in values])
-    return (np.log(mean), error / mean, n) if len(columns) == 2 and len(mean) else (mean, error, n)
-
-
-def _verdict(
-    options: Sequence[Option],
-    eligible: Sequence[int],
-    pick: int | None,
-    again: dict[int | None, float],
-    omissions: dict[int, int | None],
-) -> Verdict:
-    if len(options) == 1:
-        return "one_setting"
-    if not any(len(o.cell.usable) for o in options):
-        return "no_numbers"
-    if not eligible:
-        return "no_scores" if any(o.standing == "ok" for o in options) else "none_ok"
-    if not again:
-        return "single_seeds"
-    if pick is None:
-        return "no_knee"
-    if again.get(pick, 0.0) < CONFIDENCE:
-        return "undecided"
-    return "unsettled" if omissions else "take"
+    values = [[option.cell.values(column) for column in columns] for option in options]
+    mean, error, n = (
+        np.array([[statistic(v) for v in row] for row in values], float).reshape(-1, len(columns))
+        for statistic in (pd.Series.mean, pd.Series.sem, len)
+    )
+    return (np.log(mean), error / mean, n) if len(columns) == 2 else (mean, error, n)
 
 
 def _avoid(options: Sequence[Option], by_class: bool) -> dict[str, list[str]]:

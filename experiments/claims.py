@@ -23,7 +23,7 @@ import yaml
 
 from experiments.criteria import Check, Met, Reports, every, judged
 from experiments.frame import Report, read, reports
-from experiments.report.build import index
+from experiments.report.build import index, summary
 from experiments.report.render import render
 from experiments.site.build import refresh
 from experiments.store import reports_dir, write_atomic, write_json
@@ -114,19 +114,19 @@ def train(arguments: Sequence[str], output_dir: str | Path) -> Report:
     Raises:
         subprocess.CalledProcessError: if the sweep wrote no report; it has said why.
     """
-    before = _written(output_dir)
+
+    def written() -> set[tuple[int, str]]:
+        """When the manifest of each report was written."""
+        folder = reports_dir(output_dir)
+        return {((folder / name / "sweep.json").stat().st_mtime_ns, name) for name in reports(output_dir)}
+
+    before = written()
     command = [sys.executable, *RUN, *arguments]
     status = subprocess.run(command, check=False).returncode
-    new = [name for name, time in _written(output_dir).items() if before.get(name) != time]
+    new = written() - before
     if status not in (0, 1) or not new:  # 1: some runs have no usable result, which the report says
         raise subprocess.CalledProcessError(status or 1, command)
-    return read(new[-1], output_dir)
-
-
-def _written(output_dir: str | Path) -> dict[str, int]:
-    """When the manifest of each report was written, the latest last."""
-    times = {name: (reports_dir(output_dir) / name / "sweep.json").stat().st_mtime_ns for name in reports(output_dir)}
-    return dict(sorted(times.items(), key=lambda item: item[1]))
+    return read(max(new)[1], output_dir)
 
 
 def write(folder: Path, findings: Sequence[Finding], known: Reports, command: str) -> None:
@@ -134,39 +134,24 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, command: st
     folder.mkdir(parents=True, exist_ok=True)
     counts = Counter(finding.verdict for finding in findings)
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
-    values = {
-        "findings": findings,
-        "datasets": list(datasets.values()),
-        "counts": counts,
-        "reports": known,
-        "command": command,
-    }
+    values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
-        write_atomic(folder / f"{name}.md", render(template, **values).encode())
+        write_atomic(folder / f"{name}.md", render(template, command=command, **values).encode())
     rows = [
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
     write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    runs = pd.concat([report.runs for report in known.values()])
-    ends = [p["finished"] for report in known.values() for p in report.provenance.values() if "finished" in p]
-    summary = {
-        "title": "The claims of the two studies",
-        "data": ", ".join(data["name"] for data in datasets.values()),
-        "n_runs": len(runs),
-        "n_usable": int(runs["usable"].sum()),
-        "date": max(ends)[:10] if ends else "",
-        "answer": render("claims_counts.md.j2", counts=counts).strip(),
-        "verdicts": {finding.claim.id: finding.verdict for finding in findings},
-    }
-    write_json(folder / "summary.json", summary)
+    answer = render("claims_counts.md.j2", counts=counts).strip()
+    own = summary("The claims of the two studies", list(known.values()), answer)
+    write_json(folder / "summary.json", own | {"verdicts": {f.claim.id: f.verdict for f in findings}})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     both = studies()
     names = [study.dataset for study in both]
-    chosen = [a.removeprefix("dataset=") for a in given if a.startswith("dataset=")]
     more = [a for a in given if not a.startswith("dataset=")]
+    chosen = [a.removeprefix("dataset=") for a in given if a not in more]
     output_dir = next((a.removeprefix("output_dir=") for a in more if a.startswith("output_dir=")), "outputs")
     datasets = chosen[0].split(",") if chosen else names
     if len(chosen) > 1 or len(datasets) != len(names) or not all(datasets):

@@ -28,32 +28,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.frame import Report, changed, same
+from experiments.frame import Cell, Report, changed, same
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.wording import described
 
 Met = bool | None  # None: open
 Reports = Mapping[str, Report]
 ABOUT = 0.2  # a published figure that is said to be approximate is met within a fifth of it
-PREDICATES = (
-    "mean_within",
-    "about",
-    "rate_above",
-    "rate_all",
-    "rate_mixed",
-    "equivalent",
-    "differs",
-    "arithmetic",
-    "show",
-)
+PREDICATES = ("mean_within", "about", "rate_above", "rate_all", "rate_mixed", "equivalent", "differs", "arithmetic",
+              "show")  # fmt: skip
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
@@ -97,47 +87,6 @@ def some(parts: Iterable[Met]) -> Met:
     return True if True in found else None if None in found or not found else False
 
 
-# ---------------------------------------------------------------------------------------------- runs
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Runs that are judged together: one setting over its seeds, or several settings pooled."""
-
-    settings: dict[str, Any]
-    runs: pd.DataFrame
-
-    @cached_property
-    def usable(self) -> pd.DataFrame:
-        return self.runs[self.runs["usable"]]
-
-    @property
-    def lost(self) -> int:
-        """How many runs have no numbers."""
-        return len(self.runs) - len(self.usable)
-
-    def values(self, expression: str) -> pd.Series:
-        """The finite values of an expression of columns over the usable runs, by seed; empty without its columns."""
-        try:
-            known = expression in self.usable
-            found = self.usable[expression] if known else self.usable.eval(expression, engine="python")
-        except pd.errors.UndefinedVariableError:
-            return pd.Series(dtype=float)
-        series = pd.Series(np.asarray(found, dtype=float), index=self.usable["seed"])
-        return series[np.isfinite(series)]
-
-    def rate(self, needs: Mapping[str, Any]) -> Interval:
-        """The share of usable runs with one of the `outcomes`, or that meet the `condition`, with Wilson's interval."""
-        if "outcomes" in needs:
-            return wilson_interval(int(self.usable["outcome"].isin(needs["outcomes"]).sum()), len(self.usable))
-        return wilson_interval(int(self.values(needs["condition"]).sum()), len(self.usable))
-
-    def setting(self, column: str) -> Any:
-        """The value of a setting, or of a number that is the same in all runs of a setting."""
-        known = self.runs.get(column, pd.Series(dtype=float)).dropna()
-        return known.iloc[0] if len(known) else None
-
-
 def select(
     reports: Reports,
     runs: str | Sequence[str],
@@ -148,7 +97,7 @@ def select(
     least: str = "",
     outcomes: Sequence[str] = (),
     pooled: bool = False,
-) -> list[Group]:
+) -> list[Cell]:
     """The runs of each setting that is asked for.
 
     Args:
@@ -165,7 +114,7 @@ def select(
         Missing: if there are none with numbers, or the data are others.
     """
     names = [runs] if isinstance(runs, str) else runs
-    found = []
+    found: list[Cell] = []
     for name in names:
         if name not in reports:
             raise Missing(f"the report {name} is missing")
@@ -175,29 +124,33 @@ def select(
                 raise Missing(f"the study's figures are for other images than {facts['name']}")
         first = report.cells[0]
         for cell in report.cells:
-            group = Group(cell.settings, cell.runs)
             if changing or reference:
                 keys = changed(cell, first)
                 own = changing and all(k == changing or k.startswith(f"{changing}.") for k in keys)
                 if not (own if keys else reference):
                     continue
-            if all(_fits(group.setting(key), value) for key, value in (where or {}).items()):
-                found.append(Group(cell.settings, _with_facts(cell.runs, report)))
+            if all(_fits(_setting(cell, key), value) for key, value in (where or {}).items()):
+                found.append(replace(cell, runs=_with_facts(cell.runs, report)))
     if outcomes:
-        found = [Group(g.settings, g.runs[g.runs["outcome"].isin(outcomes) | ~g.runs["usable"]]) for g in found]
+        found = [replace(c, runs=c.runs[c.runs["outcome"].isin(outcomes) | ~c.runs["usable"]]) for c in found]
     if least and found:
-        found = [min((g for g in found if len(g.usable)), key=lambda g: g.values(least).mean(), default=found[0])]
-    if not any(len(g.usable) for g in found):
+        found = [min((c for c in found if len(c.usable)), key=lambda c: c.mean(least), default=found[0])]
+    if not any(len(cell.usable) for cell in found):
         wanted = ["no", " or ".join(outcomes), "runs", f"with {_wanted(where)}" if where else ""]
         raise Missing(f"{' and '.join(names)}: {' '.join(filter(None, wanted))}")
-    return [Group({}, pd.concat([g.runs for g in found]))] if pooled else found
+    return [Cell({}, {}, pd.concat([cell.runs for cell in found]))] if pooled else found
+
+
+def _setting(cell: Cell, column: str) -> Any:
+    """The value of a setting, or of a number that is the same in all runs of a setting."""
+    known = cell.runs.get(column, pd.Series(dtype=float)).dropna()
+    return known.iloc[0] if len(known) else None
 
 
 def _with_facts(runs: pd.DataFrame, report: Report) -> pd.DataFrame:
     """With the largest eigenvalue of the data of each run, over all images and within classes."""
-    largest = {h: (data["eigenvalues"][0], data["eigenvalues_within"][0]) for h, data in report.datasets.items()}
-    facts = [largest[h] for h in runs["dataset_hash"]]
-    return runs.assign(l_1=[f[0] for f in facts], l_1_within=[f[1] for f in facts])
+    facts = runs["dataset_hash"].map(report.datasets)
+    return runs.assign(l_1=[f["eigenvalues"][0] for f in facts], l_1_within=[f["eigenvalues_within"][0] for f in facts])
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -208,16 +161,15 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 def _wanted(where: Mapping[str, Any]) -> str:
     """The settings in words: `x_var 0.1`, `epochs at least 20`."""
-    bounds = {
-        k: " ".join(f"{word.replace('_', ' ')} {n:g}" for word, n in v.items())
+    texts = {
+        k: " ".join(f"{word.replace('_', ' ')} {n:g}" for word, n in v.items()) if isinstance(v, Mapping) else v
         for k, v in where.items()
-        if isinstance(v, Mapping)
     }
-    return described({**where, **bounds})
+    return described(texts)
 
 
-def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Group, Group]]:
-    """The groups that are compared: each of `to` with each of `from`, and no group with itself.
+def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Cell, Cell]]:
+    """The settings that are compared: each of `to` with each of `from`, and none with itself.
 
     With `match`, only those in which this setting, or number, is the same. With `steps`, neighbours in the order of
     this setting.
@@ -226,25 +178,26 @@ def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Group, Group]
         Missing: if there are none.
     """
     own = {"runs": spec["runs"]} if "runs" in spec else {}
-    if "steps" in spec:
-        groups = [g for g in select(reports, **own) if len(g.usable)]
-        found = list(itertools.pairwise(sorted(groups, key=lambda g: g.setting(spec["steps"]))))
+    if key := spec.get("steps"):
+        cells = [cell for cell in select(reports, **own) if len(cell.usable)]
+        found = list(itertools.pairwise(sorted(cells, key=lambda cell: _setting(cell, key))))
     else:
         first, second = (select(reports, **own | spec[end]) for end in ("from", "to"))
         match = spec.get("match")
         found = [
             (a, b)
-            for b, a in itertools.product(second, first)
-            if not a.runs.index.equals(b.runs.index) and (match is None or same(a.setting(match), b.setting(match)))
+            for b in second
+            for a in first
+            if not a.runs.index.equals(b.runs.index) and (not match or same(_setting(a, match), _setting(b, match)))
         ]
     if not found:
         raise Missing("there are no runs to compare")
     return found
 
 
-def changes(pair: tuple[Group, Group], column: str, unit: str) -> pd.Series:
-    """The second group's value less the first's for each seed that both have, in the unit."""
-    first, second = (group.values(column) for group in pair)
+def changes(pair: tuple[Cell, Cell], column: str, unit: str) -> pd.Series:
+    """The second setting's value less the first's for each seed that both have, in the unit."""
+    first, second = (cell.values(column) for cell in pair)
     a, b = first.align(second, join="inner")
     found = {"%": 100 * (b / a - 1), "points": 100 * (b - a)}.get(unit, b - a)
     return found[np.isfinite(found)]
@@ -260,23 +213,22 @@ def within(value: Interval, low: float, high: float) -> Met:
     return True if low <= value.low and value.high <= high else False if value.high < low or value.low > high else None
 
 
-def is_equivalent(values: Iterable[float], margin: float) -> Met:
+def is_equivalent(values: Collection[float], margin: float) -> Met:
     """Whether paired differences are equivalent to none: two one-sided tests at 5 % (Schuirmann 1987).
 
     Returns:
         True if the 90 % interval lies inside ±margin, False if the 95 % interval lies outside, else None.
     """
-    found = list(values)
-    if within(mean_interval(found, 2 * CONFIDENCE - 1), -margin, margin):
+    if within(mean_interval(values, 2 * CONFIDENCE - 1), -margin, margin):
         return True
-    return False if within(mean_interval(found), -margin, margin) is False else None
+    return False if within(mean_interval(values), -margin, margin) is False else None
 
 
 def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[Interval, Met]:
     """The figure of a predicate and whether it is met.
 
     Args:
-        subject: a group; for `equivalent` and `differs` a pair of them; for `arithmetic` nothing.
+        subject: a setting; for `equivalent` and `differs` a pair of them; for `arithmetic` nothing.
         needs: what the criterion says.
     """
     published, share = needs.get("published", math.nan), needs.get("within", ABOUT)
@@ -294,7 +246,10 @@ def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[In
         value = mean_interval(subject.values(needs["column"]))
         ends = around if predicate == "about" else (needs.get("low", -math.inf), needs.get("high", math.inf))
         return value, None if predicate == "show" else within(value, *ends)
-    rate = subject.rate(needs)
+    if "outcomes" in needs:
+        rate = subject.rate(*needs["outcomes"])
+    else:
+        rate = wilson_interval(int(subject.values(needs["condition"]).sum()), len(subject.usable))
     if predicate == "rate_above":
         return rate, True if rate.low > needs["share"] else False if rate.high < needs["share"] else None
     if predicate == "rate_all":  # a majority of a few runs leaves it open, either way
@@ -323,30 +278,27 @@ def judged(condition: Mapping[str, Any], reports: Reports) -> tuple[Met, list[Ch
     return combined(every(c.met for c in checks) for checks in found), [c for checks in found for c in checks]
 
 
-def _in_words(first: Mapping[str, Any], second: Mapping[str, Any] | None = None) -> str:
+def _in_words(cells: Sequence[Cell]) -> str:
     """`x_var 0.1`; of two what both have, and what differs: `label_repeat 5: label_placement both → decoder`."""
-    if second is None:
-        return described(first)
-    differ = [key for key in first if key in second and not same(first[key], second[key])]
-    common = described({key: value for key, value in first.items() if key in second and key not in differ})
-    ends = " → ".join(described({key: own[key] for key in differ}) for own in (first, second) if differ)
+    first, last = (cells[i].settings if cells else {} for i in (0, -1))
+    differ = [key for key in first if key in last and not same(first[key], last[key])]
+    common = described({key: value for key, value in first.items() if key in last and key not in differ})
+    ends = " → ".join(described({key: own[key] for key in differ}) for own in (first, last) if differ)
     return ": ".join(filter(None, (common, ends)))
 
 
 def _checks(predicate: str, subject: Any, needs: Mapping[str, Any]) -> list[Check]:
-    groups: Sequence[Group] = subject if isinstance(subject, tuple) else [subject] if subject else []
-    where = _in_words(*[group.settings for group in groups]) if groups else ""
-    lost = {"lost": groups[-1].lost, "n": len(groups[-1].runs)} if groups else {}
+    cells: Sequence[Cell] = subject if isinstance(subject, tuple) else [subject] if subject else []
+    where, runs = _in_words(cells), cells[-1].runs if cells else pd.DataFrame({"usable": []})
+    n, usable = len(runs), int(runs["usable"].sum())
     checks = []
     for own in needs.get("columns", [needs]):
         value, met = measured(predicate, subject, own)
-        checks.append(Check(predicate, own["what"], where, value, own, met, **lost))
+        checks.append(Check(predicate, own["what"], where, value, own, met, n - usable, n))
     if predicate != "equivalent":
         return checks
-    # Data without labels have no class in their samples.
-    checks = [c for c in checks if c.value.n]
-    if groups[-1].lost or not checks:  # a run that diverged is a difference; one that failed or is missing says nothing
-        met = False if (groups[-1].runs["outcome"] == "diverged").any() else None
-        rate = wilson_interval(len(groups[-1].usable), len(groups[-1].runs))
-        checks.append(Check("rate_all", "runs with numbers", where, rate, {}, met))
+    checks = [c for c in checks if c.value.n]  # data without labels have no class in their samples
+    if usable < n or not checks:  # a run that diverged is a difference; one that failed or is missing says nothing
+        met = False if (runs["outcome"] == "diverged").any() else None
+        checks.append(Check("rate_all", "runs with numbers", where, wilson_interval(usable, n), {}, met))
     return checks

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from experiments.frame import Cell, Report, changed, same
 from experiments.outcome import JUDGED, OUTCOMES
@@ -56,6 +57,10 @@ def survivors(report: Report) -> Report:
 # ---------------------------------------------------------------------------------------------- effects
 
 
+def _direction(column: str) -> str:
+    return METRICS[column].direction if column in METRICS else ""
+
+
 @dataclass(frozen=True)
 class Effect:
     """How one column differs between two settings that differ in one key.
@@ -86,7 +91,7 @@ class Effect:
     @property
     def better(self) -> bool | None:
         """Whether the change is an improvement; None where the column has no better direction."""
-        direction = METRICS[self.column].direction if self.column in METRICS else ""
+        direction = _direction(self.column)
         return (self.change.mean < 0) == (direction == "lower") if direction else None
 
 
@@ -125,7 +130,7 @@ class KeyFinding:
         return self.numeric and {True, False} <= {effect.better for effect in self.clear}
 
 
-def compare(column: str, first: Cell, second: Cell, key: str, typical: float = 0.0) -> Effect:
+def compare(column: str, first: Cell, second: Cell, key: str = SETTING, typical: float = 0.0) -> Effect:
     """The effect of going from one cell to another."""
     change = paired_interval(first.values(column).to_dict(), second.values(column).to_dict())
     values = first.settings.get(key), second.settings.get(key)
@@ -134,29 +139,26 @@ def compare(column: str, first: Cell, second: Cell, key: str, typical: float = 0
 
 def _typical(report: Report, column: str) -> float:
     """The median of half the interval over the changes from each cell's control; 0 without any."""
-    pairs = [(base, cell) for i, cell in enumerate(report.cells) if (base := control(report.cells, i)) is not None]
-    halves = [compare(column, base, cell, "").change.half for base, cell in pairs]
-    finite = [half for half in halves if math.isfinite(half)]
-    return float(np.median(finite)) if finite else 0.0
+    halves = pd.Series([compare(column, base, cell).change.half for cell, base in controls(report.cells)], dtype=float)
+    return float(halves.median()) if halves.notna().any() else 0.0
 
 
-def control(cells: Sequence[Cell], index: int) -> Cell | None:
-    """The earlier cell that differs in the fewest settings."""
-    return min(cells[:index], key=lambda other: len(changed(cells[index], other)), default=None)
+def controls(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+    """Each cell but the first with its control, the earlier cell that differs in the fewest settings."""
+    return [
+        (cell, min(cells[:i], key=lambda other: len(changed(cell, other)))) for i, cell in enumerate(cells) if i > 0
+    ]
 
 
 def along(report: Report, key: str) -> list[tuple[dict[str, Any], list[Cell]]]:
     """The cells along a setting, for each combination of the others. A setting that plays no part matches any."""
-    groups: list[tuple[dict[str, Any], list[Cell]]] = []
-    for cell in report.cells:
-        rest = {k: v for k, v in cell.settings.items() if k != key and len(report.values(k)) > 1}
-        if rest not in (own for own, _ in groups):
-            groups.append((rest, []))
 
     def fits(cell: Cell, rest: dict[str, Any]) -> bool:
         return all(cell.settings[k] is None or same(cell.settings[k], v) for k, v in rest.items())
 
-    return [(rest, [c for c in report.cells if len(c.usable) and fits(c, rest)]) for rest, _ in groups]
+    rests = [report.rest(cell, key) for cell in report.cells]
+    unique = [rest for i, rest in enumerate(rests) if rest not in rests[:i]]
+    return [(rest, [c for c in report.cells if len(c.usable) and fits(c, rest)]) for rest in unique]
 
 
 def key_findings(report: Report) -> list[KeyFinding]:
@@ -169,18 +171,21 @@ def key_findings(report: Report) -> list[KeyFinding]:
         report: of the runs that use their latents (`survivors`).
     """
     columns = {column: _typical(report, column) for column in asked(report)}
-    found, pick = [], report.study.get("pick", True)
-    for key in report.keys if columns else ():
-        if key == SETTING:
-            found.append(_by_change(report, columns))
-        elif key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
-            lines = [(rest, f) for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
-            usual = {k: _reference(k, report.values(k)) for k in report.keys}
-            rank = [
-                (f.trade_off and pick, all(same(v, usual[k]) for k, v in rest.items()), f.importance)
-                for rest, f in lines
-            ]
-            found += [lines[rank.index(max(rank))][1]] if lines else []
+    if not columns:
+        return []
+    if report.keys == [SETTING]:
+        return [_by_change(report, columns)]
+    usual = {key: _reference(key, report.values(key)) for key in report.keys}
+
+    def rank(f: KeyFinding) -> tuple[bool, bool, float]:
+        at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
+        return f.trade_off and report.study.get("pick", True), at_reference, f.importance
+
+    found = []
+    for key in report.keys:
+        if key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
+            lines = [f for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
+            found += [max(lines, key=rank)] if lines else []
     return sorted(found, key=lambda f: -f.importance)
 
 
@@ -223,26 +228,22 @@ def _between(key: str, cells: Sequence[Cell], columns: Sequence[str]) -> dict[st
     """By column the cell between the ends that is better than both beyond the interval."""
     found = {}
     for column in columns:
-        direction = METRICS[column].direction if column in METRICS else ""
+        direction = _direction(column)
         inner = [cell for cell in cells[1:-1] if len(cell.values(column))]
         if not direction or not inner:
             continue
         best = (min if direction == "lower" else max)(inner, key=lambda cell: cell.mean(column))
-        if all(
-            (e := compare(column, end, best, key)).better and e.change.excludes_zero for end in (cells[0], cells[-1])
-        ):
+        effects = [compare(column, end, best) for end in (cells[0], cells[-1])]
+        if all(effect.better and effect.change.excludes_zero for effect in effects):
             found[column] = best.settings[key], best.interval(column)
     return found
 
 
 def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
     """For a sweep that changes one thing at a time: the clearest effect of each change, on its nearest control."""
-    cells = [cell for cell in report.cells if len(cell.usable)]
     clear, unclear, testable = [], [], False
-    for i, cell in enumerate(cells):
-        if (base := control(cells, i)) is None:
-            continue
-        effects = [compare(column, base, cell, SETTING, typical) for column, typical in columns.items()]
+    for cell, base in controls([cell for cell in report.cells if len(cell.usable)]):
+        effects = [compare(column, base, cell, typical=typical) for column, typical in columns.items()]
         testable |= any(e.change.n > 1 for e in effects)
         best = max((e for e in effects if e.change.excludes_zero), key=lambda e: e.importance, default=None)
         if best is None:
@@ -262,7 +263,7 @@ class RateRow:
 
     Attributes:
         rate: with Wilson's interval, among the runs that have numbers.
-        against: name of the control, an earlier setting that differs in the fewest keys; None for the first.
+        against: name of the control (`controls`); None for the first.
         change: the rate less the control's, with Newcombe's interval.
         expected: whether the closed form keeps no KL there, so that collapse is the optimum.
     """
@@ -274,20 +275,14 @@ class RateRow:
     expected: bool
 
     @property
-    def never(self) -> bool:
-        return self.rate.mean == 0
+    def prevents(self) -> bool:
+        """Whether no run ends so, measurably fewer than with the control."""
+        return self.rate.mean == 0 and self.change is not None and self.change.high < 0
 
     @property
-    def always(self) -> bool:
-        return self.rate.mean == 1
-
-    @property
-    def lower(self) -> bool:
-        return self.change is not None and self.change.high < 0
-
-    @property
-    def higher(self) -> bool:
-        return self.change is not None and self.change.low > 0
+    def causes(self) -> bool:
+        """Whether every run ends so, measurably more than with the control, and the closed form does not predict it."""
+        return self.rate.mean == 1 and self.change is not None and self.change.low > 0 and not self.expected
 
 
 @dataclass(frozen=True)
@@ -301,14 +296,10 @@ class Rates:
 def rates(report: Report, outcomes: Sequence[str]) -> Rates:
     """How often runs end with one of these outcomes, by setting, each compared with its control."""
     cells = [cell for cell in report.cells if len(cell.usable)]
-    rows = []
-    for i, cell in enumerate(cells):
-        rate, base = cell.rate(*outcomes), control(cells, i)
-        change = None
-        if base is not None:
-            change = rate_difference(base.count(*outcomes), len(base.usable), cell.count(*outcomes), len(cell.usable))
-        expected = cell.mean("train_theory_kl_high") == 0
-        rows.append(RateRow(cell.name, rate, None if base is None else base.name, change, expected))
+    rows = [RateRow(cell.name, cell.rate(*outcomes), None, None, cell.empty) for cell in cells]
+    for i, (cell, base) in enumerate(controls(cells), start=1):
+        change = rate_difference(base.count(*outcomes), len(base.usable), cell.count(*outcomes), len(cell.usable))
+        rows[i] = replace(rows[i], against=base.name, change=change)
     return Rates(tuple(outcomes), rows)
 
 
@@ -331,11 +322,12 @@ class Failure:
 def failures(report: Report) -> list[Failure]:
     """Outcomes other than ok, in the order of OUTCOMES. Those without numbers are counted among all runs."""
     found = []
-    for outcome in OUTCOMES[1:]:
-        if outcome not in set(report.runs["outcome"]):
-            continue
-        total = {cell.name: len(cell.usable if outcome in JUDGED else cell.runs) for cell in report.cells}
-        own = {cell.name: wilson_interval(cell.count(outcome), total[cell.name]) for cell in report.cells}
+    occurring = set(report.runs["outcome"])
+    for outcome in [outcome for outcome in OUTCOMES[1:] if outcome in occurring]:
+        own = {
+            cell.name: wilson_interval(cell.count(outcome), len(cell.usable if outcome in JUDGED else cell.runs))
+            for cell in report.cells
+        }
         everywhere = [cell for cell in report.cells if own[cell.name].mean == 1]
         sometimes = sorted(((name, r) for name, r in own.items() if 0 < r.mean < 1), key=lambda pair: -pair[1].mean)
         found.append(Failure(outcome, own, grouped(report.cells, everywhere), sometimes))
@@ -385,15 +377,15 @@ def above_theory(report: Report) -> AboveTheory:
     """
     worse, single, empty, n = [], [], [], 0
     for cell in report.cells:
-        ratios = cell.values("sse_ratio")
-        if cell.mean("train_theory_kl_high") == 0:
+        ratios, ratio = cell.values("sse_ratio"), cell.interval("sse_ratio")
+        if cell.empty:
             empty.append(cell.name)
             continue
         if not len(ratios) or cell.usable["outcome"].isin(LOST).all():
             continue
         n += 1
-        if cell.interval("sse_ratio").low > 1 + ROUNDING:
-            worse.append((cell.name, cell.interval("sse_ratio")))
+        if ratio.low > 1 + ROUNDING:
+            worse.append((cell.name, ratio))
         else:
             above = ratios[ratios > 1 + ROUNDING]
             single += [(described({**cell.settings, "seed": seed}), float(ratio)) for seed, ratio in above.items()]

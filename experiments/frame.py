@@ -119,12 +119,15 @@ class Cell:
     def usable(self) -> pd.DataFrame:
         return self.runs[self.runs["usable"]]
 
-    def values(self, column: str) -> pd.Series:
-        """The finite values of a column over the usable runs, by seed."""
-        if column not in self.usable:
+    def values(self, expression: str) -> pd.Series:
+        """The finite values of a column, or an expression of columns, over the usable runs, by seed."""
+        try:
+            known = expression in self.usable
+            found = self.usable[expression] if known else self.usable.eval(expression, engine="python")
+        except pd.errors.UndefinedVariableError:
             return pd.Series(dtype=float)
-        found = self.usable.set_index("seed")[column].astype(float)
-        return found[np.isfinite(found)]
+        series = pd.Series(np.asarray(found, dtype=float), index=self.usable["seed"])
+        return series[np.isfinite(series)]
 
     def interval(self, column: str) -> Interval:
         return mean_interval(self.values(column))
@@ -139,6 +142,11 @@ class Cell:
     def rate(self, *outcomes: str) -> Interval:
         """The share of usable runs with one of these outcomes, with Wilson's interval."""
         return wilson_interval(int(self.usable["outcome"].isin(outcomes).sum()), len(self.usable))
+
+    @property
+    def empty(self) -> bool:
+        """Whether the closed form keeps no KL, so that collapse is the optimum."""
+        return self.mean("train_theory_kl_high") == 0
 
     @property
     def first(self) -> pd.Series | None:
@@ -192,17 +200,16 @@ class Report:
     @cached_property
     def cells(self) -> list[Cell]:
         """In the order in which the sweep names the values of its settings."""
-        if not self.keys:
-            return [Cell({}, self._point(self.runs), self.runs.sort_values("seed", kind="stable"))]
-        rank = {key: {repr(v): i for i, v in enumerate(self.values(key))} for key in self.keys}
-        found = []
-        for _, runs in self.runs.groupby(self.keys, sort=False, dropna=False):
-            own = {key: None if pd.isna(v := runs[key].iloc[0]) else v for key in self.keys}
-            found.append(Cell(own, self._point(runs), runs.sort_values("seed", kind="stable")))
-        return sorted(found, key=lambda cell: [rank[k][repr(v)] for k, v in cell.settings.items()])
-
-    def _point(self, runs: pd.DataFrame) -> dict[str, Any]:
-        return next(row["settings"] for row in self.manifest["runs"] if row["run"] == runs.index[0])
+        points = {row["run"]: row["settings"] for row in self.manifest["runs"]}
+        ranks = [pd.factorize(self.runs[key], use_na_sentinel=False)[0] for key in self.keys]
+        return [
+            Cell(
+                {key: None if pd.isna(v := runs[key].iloc[0]) else v for key in self.keys},
+                points[runs.index[0]],
+                runs.sort_values("seed", kind="stable"),
+            )
+            for _, runs in self.runs.groupby(ranks or [0] * len(self.runs))
+        ]
 
     @cached_property
     def main(self) -> str | None:
@@ -215,9 +222,13 @@ class Report:
         """The cells along the main setting, for each combination of the other settings that vary."""
         groups: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
         for cell in self.cells:
-            rest = {k: v for k, v in cell.settings.items() if k != self.main and len(self.values(k)) > 1}
+            rest = self.rest(cell, self.main)
             groups.setdefault(repr(rest), (rest, []))[1].append(cell)
         return list(groups.values())
+
+    def rest(self, cell: Cell, key: str | None) -> dict[str, Any]:
+        """The settings of a cell that vary in the report, this one apart."""
+        return {k: v for k, v in cell.settings.items() if k != key and len(self.values(k)) > 1}
 
     def setting(self, cell: Cell, key: str) -> Any:
         """A setting of a cell, swept or fixed, by its full or short name; None where it has none."""
@@ -282,46 +293,38 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
     path = folder / "sweep.json"
     try:
         manifest = json.loads(path.read_text())
-        version = manifest["manifest_version"]
-        if version != MANIFEST_VERSION:
+        if (version := manifest["manifest_version"]) != MANIFEST_VERSION:
             raise ReportError(
                 f"{path}: has manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
             )
-        _check(manifest, {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str})
-        planned = [(RunFolder(runs_dir(output_dir) / row["run"]), dict(row["settings"])) for row in manifest["runs"]]
-        hashes = [row["dataset_hash"] for row in manifest["runs"]]
+        for key, kind in {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str}.items():
+            if not isinstance(manifest[key], kind):
+                raise TypeError(f"{key} is not a {kind.__name__}")
+        planned = [(RunFolder(runs_dir(output_dir) / row["run"]), row) for row in manifest["runs"]]
+        points = [{**manifest["fixed"], **row["settings"]} for _, row in planned]
         named = _dataset_names(manifest["datasets"])
+        hashes = [row["dataset_hash"] for _, row in planned]
+    except ReportError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
-        if isinstance(e, ReportError):
-            raise
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not planned:
         raise ReportError(f"{path}: names no runs; run the sweep again")
     evaluate([run for run, _ in planned], families)
-    swept = list(manifest["swept"])
-    if len(named) > 1 and "dataset" not in swept:
-        swept.append("dataset")
+    keys = [key for key in manifest["swept"] if key != "seed"]
+    if len(named) > 1 and "dataset" not in keys:
+        keys.append("dataset")
     rows = []
-    for (run, own), content in zip(planned, hashes, strict=True):
-        known_settings = {**manifest["fixed"], **own}
-        row = {**_settings(known_settings), **read_run(run)}
-        row |= {key: row.get(key, known_settings.get(key)) for key in (*swept, "seed")}
+    for (run, _), point, content in zip(planned, points, hashes, strict=True):
+        row = {**_settings(point), **read_run(run)}
+        row |= {key: row.get(key, point.get(key)) for key in (*keys, "seed")}
         row |= {"dataset": named[content], "dataset_hash": content}
-        rows.append(row)
+        rows.append(row | {"sse_ratio": _against_theory(row, manifest["datasets"][content])})
     frame = frame_of(rows)
-    frame["sse_ratio"] = [against_theory(row, manifest["datasets"][row["dataset_hash"]]) for _, row in frame.iterrows()]
-    keys = [key for key in swept if key != "seed"]
-    report = Report(name, folder, manifest, keys, frame)
-    if "search" not in manifest and changes_one_thing(report):
-        frame[SETTING] = _by_change(report)
-        return Report(name, folder, manifest, [SETTING], frame)
-    return report
-
-
-def _check(manifest: dict[str, Any], types: dict[str, type]) -> None:
-    for key, kind in types.items():
-        if not isinstance(manifest[key], kind):
-            raise TypeError(f"{key} is not a {kind.__name__}")
+    if "search" not in manifest and _changes_one_thing(frame, keys):
+        frame[SETTING] = _by_change([row["settings"] for _, row in planned])
+        keys = [SETTING]
+    return Report(name, folder, manifest, keys, frame)
 
 
 def _dataset_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -330,32 +333,32 @@ def _dataset_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {h: data["name"] if names[data["name"]] == 1 else f"{data['name']} {h[:6]}" for h, data in datasets.items()}
 
 
-def changes_one_thing(report: Report) -> bool:
+def _changes_one_thing(runs: pd.DataFrame, keys: Sequence[str]) -> bool:
     """Whether a sweep of several settings compares its first run, the reference, with changes of it, and is not a grid.
 
     A grid may have gaps: it is one as long as it has half of the cells.
     """
-    full = math.prod(len(report.values(key)) for key in report.keys)
-    return len(report.keys) > 1 and len(report.cells) < full / 2
+    full = math.prod(runs[key].nunique(dropna=False) for key in keys)
+    return len(keys) > 1 and len(runs[list(keys)].drop_duplicates()) < full / 2
 
 
-def _by_change(report: Report) -> list[str]:
-    """For each run what it changes of the reference, in words."""
-    points = [{k: v for k, v in row["settings"].items() if k != "seed"} for row in report.manifest["runs"]]
-    found = []
-    for point in points:
-        own = {k: v for k, v in point.items() if v is not None and not same(v, points[0].get(k))}
-        found.append(described(own) or "the reference")
-    return found
+def _by_change(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each run what it changes of the first one's settings, in words."""
+    first = points[0]
+    changes = [
+        {k: v for k, v in point.items() if k != "seed" and v is not None and not same(v, first.get(k))}
+        for point in points
+    ]
+    return [described(own) or "the reference" for own in changes]
 
 
-def against_theory(row: pd.Series, data: Mapping[str, Any]) -> float:
+def _against_theory(row: Mapping[str, Any], data: Mapping[str, Any]) -> float:
     """A run's training SSE over that of the closed form at the same training KL; NaN without either.
 
     For label_placement `decoder`, which has no simple form, the unconditional curve, the one with more error.
     """
     kl, sse = row.get("train_kl", math.nan), row.get("train_sse", math.nan)
-    if not (math.isfinite(kl) and math.isfinite(sse)):
+    if kl is None or sse is None or not math.isfinite(kl + sse):
         return math.nan
     spectrum = data["eigenvalues_within" if row["label_placement.kind"] == "both" else "eigenvalues"]
     # The measured KL of a posterior that equals the prior can lie below 0 by rounding.

@@ -6,8 +6,8 @@ All of it comes from the runs and the search's part of the manifest, and needs n
 from __future__ import annotations
 
 import math
+import os
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,21 +94,17 @@ class Search:
         found = []
         for name, run in self.report.runs.iterrows():
             values = [float(run.get(column, math.nan)) if run["usable"] else math.nan for column in self.objectives]
-            over = [float(run.get(c["column"], math.nan)) - c["limit"] for c in self.constraints]
-            signs = [1 if c["sign"] == "<=" else -1 for c in self.constraints]
-            broken = tuple(sign * value for sign, value in zip(signs, over, strict=True))
-            own = {key: v for key in self.report.keys if not pd.api.types.is_scalar(v := run[key]) or pd.notna(v)}
-            found.append(Trial(numbers[str(name)], run, own, tuple(values), broken))
+            over = [
+                (float(run.get(c["column"], math.nan)) - c["limit"]) * (1 if c["sign"] == "<=" else -1)
+                for c in self.constraints
+            ]
+            own = {key: run[key] for key in self.report.keys if pd.notna(run[key])}
+            found.append(Trial(numbers[str(name)], run, own, tuple(values), tuple(over)))
         return sorted(found, key=lambda trial: trial.number)
 
     @property
     def allowed(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.allowed]
-
-    def losses(self, trials: Sequence[Trial]) -> np.ndarray:
-        """The objectives so that less is better, (trials, objectives)."""
-        signs = [1.0 if way == "minimize" else -1.0 for way in self.objectives.values()]
-        return np.array([trial.values for trial in trials]).reshape(-1, len(signs)) * signs
 
     @cached_property
     def best(self) -> list[Trial]:
@@ -118,35 +114,37 @@ class Search:
     @cached_property
     def ranked(self) -> list[Trial]:
         """The rows of the table of the best: the front, or the first few in order of the objective."""
-        losses = self.losses(self.allowed)
-        if losses.shape[1] == 2:
-            return [self.allowed[i] for i in pareto_front(losses)] if len(losses) else []
-        return [self.allowed[i] for i in losses[:, 0].argsort(kind="stable")[:LISTED]]
+        signs = [1.0 if way == "minimize" else -1.0 for way in self.objectives.values()]
+        losses = np.array([t.values for t in self.allowed]).reshape(-1, len(signs)) * signs  # (trials, objectives)
+        two = len(signs) == 2 and len(losses) > 0
+        order = pareto_front(losses) if two else losses[:, 0].argsort(kind="stable")[:LISTED]
+        return [self.allowed[i] for i in order]
 
 
 def confirmation(search: Search, output_dir: str | Path) -> str:
-    """The command that trains the best settings with seeds that the search has not seen."""
-    runs = [trial.run for trial in search.best]
-    swept = {name for key in search.report.keys for name in (key, f"{key}.kind")}
-    root = search.report.provenance[str(runs[0].name)].get("dataset_root")
-    own = {**search.report.manifest["fixed"], "dataset.root": root or "data"}
-    words = []
-    for name, default, _, _ in settings(Config()):
-        value = own.get(name)
-        if name in own and name != "seed" and value is not None and value != default and name not in swept:
-            words.append(f"{name.removesuffix('.kind')}={_override(value)}")
-    if str(output_dir) != "outputs":
-        words.append(f"output_dir={output_dir}")
-    points = [{key.removesuffix(".kind"): v for key, v in trial.settings.items()} for trial in search.best]
-    if len(points) == 1:
-        words += [f"{key}={_override(value)}" for key, value in points[0].items()]
-    else:
+    """The command that trains the best settings with seeds that the search has not seen.
+
+    Its paths are relative to the working directory: reports abbreviate absolute ones.
+    """
+    report, best = search.report, search.best
+    swept = {name for key in report.keys for name in (key, f"{key}.kind")}
+    root = report.provenance[str(best[0].run.name)].get("dataset_root") or "data"
+    own = {**report.manifest["fixed"], "dataset.root": os.path.relpath(root)}
+    given = {
+        name.removesuffix(".kind"): own[name]
+        for name, default, _, _ in settings(Config())
+        if name != "seed" and name not in swept and own.get(name) not in (None, default)
+    }
+    if (folder := os.path.relpath(output_dir)) != "outputs":
+        given["output_dir"] = folder
+    points = [{key.removesuffix(".kind"): v for key, v in trial.settings.items()} for trial in best]
+    words = [f"{key}={_override(value)}" for key, value in (given | (points[0] if len(points) == 1 else {})).items()]
+    if len(points) > 1:
         rows = (",".join(f"{key}:{_override(value)}" for key, value in point.items()) for point in points)
         words.append(f"hydra.sweeper.points=[{','.join(f'{{{row}}}' for row in rows)}]")
-    first = int(runs[0]["seed"]) + 1
-    seeds = f"seed=range({first},{first + CONFIRMING_SEEDS})"
-    name = f"study.name={search.report.study.get('name') or 'search'}-confirmed"
-    return shlex.join(["python", "run.py", "-m", name, *words, seeds])
+    first = int(best[0].run["seed"]) + 1
+    name = f"study.name={report.study.get('name') or 'search'}-confirmed"
+    return shlex.join(["python", "run.py", "-m", name, *words, f"seed=range({first},{first + CONFIRMING_SEEDS})"])
 
 
 def _override(value: Any) -> str:

@@ -250,7 +250,7 @@ def test_published_figures_land_in_their_rows(tmp_path: Path):
     assert found["note"].tolist()[1] == "dies"
     assert found["test_kl_offset"].tolist() == pytest.approx([kl + 5 for kl in _kl(tmp_path)])
     report = read("trial", tmp_path)
-    assert build.unmatched(report) == [{"x_var.value": 7}]
+    assert tables.unmatched(report) == [{"x_var.value": 7}]
 
 
 def _kl(tmp_path: Path) -> list[float]:

@@ -73,6 +73,17 @@ def test_the_reference_that_shares_most_runs_is_chosen(report: Report, tmp_path:
     assert (found.reference, found.n_runs) == ("large", 3)
 
 
+def test_columns_of_text_in_an_old_reference_are_not_compared(report: Report, tmp_path: Path):
+    root = tmp_path / "reference"
+    frame = ship(report, root)
+    before = compare(report, root)
+    assert before is not None
+    frame.assign(test_kl="collapsed").to_csv(root / "trial" / "runs.csv")
+    found = compare(report, root)
+    assert found is not None
+    assert (found.n_differ, found.n_numbers) == (0, before.n_numbers - len(frame))
+
+
 def test_runs_without_an_end_are_not_compared(tmp_path: Path):
     fake_report(tmp_path, "trial", {"seed": [0, 1]}, history=False)
     root = tmp_path / "reference"

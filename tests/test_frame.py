@@ -45,6 +45,7 @@ def test_intervals_are_students_over_the_usable_runs(tmp_path: Path):
 
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1, 2, 3]}, change=change)
     report = read("trial", tmp_path)
+    assert [cell.interval("test_kl").n for cell in report.cells] == [3, 4]
     assert [cell.settings["x_var.value"] for cell in report.cells] == [1, 0.1]
     for cell in report.cells:
         kl, found = cell.usable["test_kl"], cell.interval("test_kl")
@@ -60,8 +61,7 @@ def test_one_value_has_no_interval_and_none_no_mean(tmp_path: Path):
         params={"x_var.value": [1, 0.1], "seed": [0]},
         change=lambda s, r: r if s["x_var.value"] == 1 else None,
     )
-    report = read("trial", tmp_path)
-    one, none = (cell.interval("test_kl") for cell in report.cells)
+    one, none = (cell.interval("test_kl") for cell in read("trial", tmp_path).cells)
     assert (one.n, none.n) == (1, 0)
     assert math.isnan(one.low)
     assert math.isnan(none.low)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,11 +78,13 @@ def test_validation_figures_are_used_where_there_are_any(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("objectives", [{"sample_ffd": "minimize"}, BOTH])
 def test_the_command_trains_the_best_with_other_seeds(tmp_path: Path, objectives: dict[str, str]):
-    words = shlex.split(confirmation(searched(tmp_path, objectives), tmp_path))
+    line = confirmation(searched(tmp_path, objectives), tmp_path)
+    words = shlex.split(line)
     assert words[:4] == ["python", "run.py", "-m", "study.name=search-confirmed"]
     assert words[-1] == "seed=range(1,6)"
     assert "z_dim.value=10" in words
-    assert f"output_dir={tmp_path}" in words
+    assert f"output_dir={os.path.relpath(tmp_path)}" in words
+    assert f"\n{line}\n" in build.collect("trial", tmp_path).read_text()  # complete, to be copied
     best = "x_var.value=0.2" if len(objectives) == 1 else "hydra.sweeper.points=[{x_var.value:0.05},{x_var.value:0.2}]"
     assert best in words
 

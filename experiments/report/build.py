@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,15 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     report = read(name, output_dir)
     if not force:
         _check_complete(report)
-    build = _of_search if "search" in report.manifest else _of_experiment
-    answer, pages, own_tables, drawn = build(report, output_dir)
+    searched = "search" in report.manifest
+    values, drawn = (_of_search if searched else _of_experiment)(report, output_dir)
+    own_tables: dict[str, Table] = values["tables"]
+    values |= _values(report, output_dir)
+    values["pictures"] = {
+        file: say("figure_captions.md.j2", figure.kind, figure.values) for file, figure in drawn.items()
+    }
+    prefix = "search_" if searched else ""
+    pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
     try:
         _replace(report.folder / "tables", {
             **{f"{slug}.md": table.markdown().encode() + b"\n" for slug, table in own_tables.items()},
@@ -62,7 +70,7 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
         write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)).encode())
         for file, text in pages.items():
             write_atomic(report.folder / file, text.encode())
-        write_json(report.folder / "summary.json", _summary(report, answer))
+        write_json(report.folder / "summary.json", summary(report.title, [report], values["answer"]))
         write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
@@ -96,22 +104,15 @@ def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
         write_atomic(folder / name, data)
 
 
-Built = tuple[str, dict[str, str], dict[str, Table], dict[str, Drawn]]
-
-
-def _of_experiment(report: Report, output_dir: str | Path) -> Built:
-    """The answer, the pages, the tables and the figures."""
+def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
+    """The values of the templates, and the figures."""
     living, found, advised = survivors(report), findings(report), advice.advise(report)
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
     drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
-    answer = say("sentences.md.j2", "answer", report, found, advised)
-    captions = {file: _caption(figure) for file, figure in drawn.items()}
-    main = _main_picture(found, advised, drawn)
-    headline = own["headline"]
-    values = {
-        **_values(report, output_dir),
-        "answer": answer,
+    headline, compared = own["headline"], compare(report)
+    return {
+        "answer": say("sentences.md.j2", "answer", report, found, advised),
         "findings": found,
         "advice": advised,
         "tables": own,
@@ -120,27 +121,22 @@ def _of_experiment(report: Report, output_dir: str | Path) -> Built:
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
         "mixed": len(living.usable) < len(report.usable),
-        "pictures": captions,
-        "picture": main,
+        "picture": _main_picture(found, advised, drawn),
         "not_drawn": not_drawn,
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
-        "unmatched": unmatched(report),
-        "comparison": None if (compared := compare(report)) is None else line(compared),
-    }
-    pages = {"report.md": render("report.md.j2", **values), "details.md": render("details.md.j2", **values)}
-    return answer, pages, own, drawn
+        "unmatched": tables.unmatched(report),
+        "comparison": compared and line(compared),
+    }, drawn
 
 
 def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Drawn | None]:
     """The figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
-        try:
+        with suppress(ReportError):  # for its own collection to say
             others += [read(name, output_dir, families=())] if name != report.name else []
-        except ReportError:
-            continue  # for its own collection to say
     found: dict[str, Drawn | None] = {"tradeoff.png": tradeoff(advised)}
     for advised_here in advised:
         if (best := advised_here.best) is not None and best.cell.first is not None:
@@ -176,39 +172,22 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     return next((name for name in [*wanted, *drawn] if name in drawn), None)
 
 
-def unmatched(report: Report) -> list[dict[str, Any]]:
-    """The settings of the study's rows that no setting here has."""
-    rows = [tables.split_published(row)[0] for row in report.study.get("published") or ()]
-    return [
-        row
-        for row in rows
-        if not any(all(frame.same(report.setting(cell, k), v) for k, v in row.items()) for cell in report.cells)
-    ]
-
-
 # ---------------------------------------------------------------------------------------------- searches
 
 
-def _of_search(report: Report, output_dir: str | Path) -> Built:
+def _of_search(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     search = Search(report)
-    own = tables.of_search(search)
     drawn: dict[str, Drawn | None] = {
         "search.png": search_figure(search.trials, search.objectives, search.best, search.constraints),
         "samples.png": sheets.samples(_best(search)) if search.best else None,
     }
-    kept = {file: figure for file, figure in drawn.items() if figure}
-    answer = say("search_sentences.md.j2", "answer", search)
-    values = {
-        **_values(report, output_dir),
-        "answer": answer,
+    return {
+        "answer": say("search_sentences.md.j2", "answer", search),
         "search": search,
-        "tables": own,
+        "tables": tables.of_search(search),
         "command": confirmation(search, output_dir) if search.best else None,
-        "pictures": {file: _caption(figure) for file, figure in kept.items()},
         "findings": findings(report),
-    }
-    pages = {f"{page}.md": render(f"search_{page}.md.j2", **values) for page in ("report", "details")}
-    return answer, pages, own, kept
+    }, {file: figure for file, figure in drawn.items() if figure}
 
 
 def _best(search: Search) -> Report:
@@ -219,10 +198,6 @@ def _best(search: Search) -> Report:
 
 
 # ---------------------------------------------------------------------------------------------- shared
-
-
-def _caption(figure: Drawn) -> str:
-    return say("figure_captions.md.j2", figure.kind, figure.values)
 
 
 def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
@@ -275,14 +250,14 @@ def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
     return [f"{text} ({n} run{'s' * (n > 1)})" if len(texts) > 1 else text for text, n in texts]
 
 
-def _summary(report: Report, answer: str) -> dict[str, Any]:
-    """What the index and the page say about a report."""
-    ends = [p["finished"] for p in report.provenance.values() if "finished" in p]
+def summary(title: str, own: Sequence[Report], answer: str) -> dict[str, Any]:
+    """What the index and the page say about a report, of the runs of one or several reports."""
+    ends = [p["finished"] for report in own for p in report.provenance.values() if "finished" in p]
     return {
-        "title": report.title,
-        "data": ", ".join(sorted({data["name"] for data in report.datasets.values()})),
-        "n_runs": len(report.runs),
-        "n_usable": len(report.usable),
+        "title": title,
+        "data": ", ".join(sorted({data["name"] for report in own for data in report.datasets.values()})),
+        "n_runs": sum(len(report.runs) for report in own),
+        "n_usable": sum(len(report.usable) for report in own),
         "date": max(ends)[:10] if ends else "",
         "answer": answer,
     }

@@ -1,7 +1,7 @@
 """A report's numbers compared with those of the reference reports that are shipped, outputs/reference/*/runs.csv.
 
-A run's name holds the hash of its settings, its data and the training version, so runs of one name must have the same
-numbers, to the last digit on the same processor and library versions.
+Runs of one name have the same settings, data and training version, so their numbers must be the same, to the last digit
+on the same processor and library versions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ class Comparison:
 
     Attributes:
         reference: the name of the reference report.
-        n_runs: of the report's runs, how many the reference has too.
-        n_numbers: how many metrics and counts were compared.
-        n_differ: how many of them differ in any digit.
+        n_runs, n_numbers, n_differ: how many runs both have, how many of their metrics and counts were compared, and
+            how many of these differ in any digit.
         largest: the largest difference as a share of the reference's value; infinite where only one of the two has a
             value, 0 where none differs.
         column, run: where that is; empty where none differs.
@@ -46,39 +45,42 @@ class Comparison:
 def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | None:
     """Compares a report with the reference report that shares most runs with it; None if none shares any.
 
-    Compared are the metrics and counts that both have. A file that cannot be read counts as no reference.
+    Compared are the metrics and counts that both have as numbers. A file that cannot be read counts as no reference.
     """
     ours = report.runs[~report.runs["outcome"].isin(UNFINISHED)]
-    best: pd.DataFrame | None = None
-    name = ""
+    best, name = pd.DataFrame(), ""
     for path in sorted(reference_root.glob("*/runs.csv")):
         try:
             found = pd.read_csv(path, dtype=str).set_index("run")  # numpy reads a number exactly; not every pandas does
         except (OSError, ValueError, KeyError):
             continue
         found = found.loc[found.index.intersection(ours.index)]
-        if len(found) > (0 if best is None else len(best)):
+        if len(found) > len(best):
             best, name = found, path.parent.name
-    if best is None:
+    if best.empty:
         return None
-    numbers = ours.select_dtypes("number").columns.intersection(best.columns)
-    columns = numbers.difference([*SETTINGS, "seed"], sort=False)
-    a = ours.loc[best.index, columns].to_numpy(float)  # (runs, columns)
-    b = best[columns].fillna("nan").to_numpy(str).astype(float)  # (runs, columns)
+    shared = ours.select_dtypes("number").columns.intersection(best.columns).difference([*SETTINGS, "seed"], sort=False)
+    theirs = {column: values for column in shared if (values := _numbers(best[column])) is not None}
+    a = ours.loc[best.index, list(theirs)].to_numpy(float)  # (runs, columns)
+    b = pd.DataFrame(theirs).to_numpy(float).reshape(a.shape)  # (runs, columns)
     compared = ~(np.isnan(a) & np.isnan(b))
     differ = compared & (a != b)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(differ, np.nan_to_num(np.abs(a - b) / np.abs(b), nan=np.inf), 0.0)
-    row, column = divmod(int(share.argmax()), len(columns)) if differ.any() else (0, 0)
-    return Comparison(
-        reference=name,
-        n_runs=len(best),
-        n_numbers=int(compared.sum()),
-        n_differ=int(differ.sum()),
-        largest=float(share.max(initial=0.0)),
-        column=str(columns[column]) if differ.any() else "",
-        run=str(best.index[row]) if differ.any() else "",
-    )
+    run, column = "", ""
+    if differ.any():
+        i, j = divmod(int(share.argmax()), len(theirs))
+        run, column = str(best.index[i]), list(theirs)[j]
+    largest = float(share.max(initial=0.0))
+    return Comparison(name, len(best), int(compared.sum()), int(differ.sum()), largest, column, run)
+
+
+def _numbers(texts: pd.Series) -> np.ndarray | None:
+    """A column of a CSV as numbers; None if it holds other texts, as files of earlier versions do."""
+    try:
+        return texts.fillna("nan").to_numpy(str).astype(float)
+    except ValueError:
+        return None
 
 
 def line(comparison: Comparison) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.findings import Findings, asked, compare, control
+from experiments.findings import Findings, asked, compare, controls
 from experiments.frame import Cell, Report, same
 from experiments.outcome import OUTCOMES
 from experiments.report.render import metric
@@ -28,22 +28,15 @@ TITLES = {
     "similarity": "Similarity of reconstructions",
 }
 STUDY_COLUMNS = {"elbo": ("kl_offset", "r_half_sse"), "per_dim": ("kld_loss", "r_loss")}
-
-
-@dataclass(frozen=True)
-class Range:
-    """Two ends between which a number lies; equal where it is known."""
-
-    low: float
-    high: float
+STUDY_FIGURES = ("note", *STUDY_COLUMNS["elbo"], *STUDY_COLUMNS["per_dim"])  # the rest of a study's row are settings
 
 
 def shown(value: Any) -> str:
     """A value of a table as it is read."""
     if isinstance(value, Interval):
         return interval(value)
-    if isinstance(value, Range):
-        low, high = number(value.low), number(value.high)
+    if isinstance(value, tuple):
+        low, high = map(number, value)
         return low if low == high else f"{low} to {high}"
     return number(value) if isinstance(value, float) else words(value)
 
@@ -55,7 +48,7 @@ class Column:
     Attributes:
         name: in the CSV.
         heading: in Markdown.
-        values: a word, a number, an Interval, a Range or None for each row.
+        values: a word, a number, an Interval, a pair (low, high) of numbers or None for each row.
         show: how a value is written in Markdown.
         key: whether it names the row; such a column stays when all its values are the same.
     """
@@ -74,11 +67,11 @@ class Column:
         """As columns of numbers: an interval is `name`, `name_low`, `name_high` and `name_n`."""
         if any(isinstance(v, Interval) for v in self.values):
             ends = {"": "mean", "_low": "low", "_high": "high", "_n": "n"}
-        elif any(isinstance(v, Range) for v in self.values):
-            ends = {"_low": "low", "_high": "high"}
-        else:
-            return {self.name: [words(v) if isinstance(v, list) else v for v in self.values]}
-        return {f"{self.name}{end}": [getattr(v, part, None) for v in self.values] for end, part in ends.items()}
+            return {f"{self.name}{end}": [getattr(v, part, None) for v in self.values] for end, part in ends.items()}
+        if any(isinstance(v, tuple) for v in self.values):
+            low, high = zip(*(v or (None, None) for v in self.values), strict=True)
+            return {f"{self.name}_low": list(low), f"{self.name}_high": list(high)}
+        return {self.name: [words(v) if isinstance(v, list) else v for v in self.values]}
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ def _theory(cells: Sequence[Cell], split: str, quantity: str) -> Column:
     """The closed form of KL or SSE: a range for label_placement decoder, which lies between two cases."""
     ends = [[cell.mean(f"{split}_theory_{quantity}_{end}") for cell in cells] for end in ("low", "high")]
     heading = f"{metric(f'{split}_{quantity}').heading}, closed form"
-    values = [None if pd.isna(low) else Range(low, high) for low, high in zip(*ends, strict=True)]
+    values = [None if pd.isna(low) else (low, high) for low, high in zip(*ends, strict=True)]
     return Column(f"{split}_theory_{quantity}", heading, values)
 
 
@@ -159,21 +152,23 @@ def _rate(value: Interval | None) -> str:
 def headline(report: Report, living: Report, findings: Findings) -> Table:
     """The table of page one: KL, SSE, what the experiment asks about, outcomes, and the closed form if it has room."""
     cells = living.cells
-    columns = [*_keys(report, cells)]
-    outcomes = _outcomes(report, findings)
-    room = COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes)
-    wanted = list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
-    chosen = (asked(report) + wanted)[: max(room, 1)] if report.study.get("columns") else wanted[: max(room, 1)]
+    columns, outcomes, wanted = _keys(report, cells), _outcomes(report, findings), _wanted(report)
+    room = max(1, COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes))
+    chosen = list(dict.fromkeys(asked(report) + wanted))[:room]
     columns += _metrics(cells, [name for name in wanted if name in chosen])
-    if room - len(set(chosen)) >= 2:
+    if room - len(chosen) >= 2:
         columns += [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")]
     return Table("headline", "Main numbers", columns + outcomes)
+
+
+def _wanted(report: Report) -> list[str]:
+    """KL, SSE and what the experiment asks about."""
+    return list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
 
 
 def wide(report: Report, living: Report) -> Table:
     """Everything that page one leaves out: number of runs, effective x_var, closed form, all columns asked for."""
     cells = living.cells
-    more = [c for c in asked(report) if c not in ("test_kl", "test_sse")]
     effective = [cell.mean("effective_x_var") for cell in cells]
     return Table("settings", "All settings", [
         *_keys(report, cells),
@@ -183,16 +178,15 @@ def wide(report: Report, living: Report) -> Table:
         _theory(cells, "test", "kl"),
         *_metrics(cells, ["test_sse"]),
         _theory(cells, "test", "sse"),
-        *_metrics(cells, more),
+        *_metrics(cells, _wanted(report)[2:]),
     ])  # fmt: skip
 
 
 def changes(report: Report, living: Report) -> Table | None:
     """What changes from each setting's control, the earlier setting that differs in the fewest keys; paired by seed."""
-    cells = [cell for cell in living.cells if len(cell.usable)]
-    pairs = [(cell, base) for i, cell in enumerate(cells) if (base := control(cells, i)) is not None]
-    names = list(dict.fromkeys(["test_kl", "test_sse", *asked(report)]))
-    found = {name: [compare(name, base, cell, "").change for cell, base in pairs] for name in names}
+    pairs = controls([cell for cell in living.cells if len(cell.usable)])
+    names = _wanted(report)
+    found = {name: [compare(name, base, cell).change for cell, base in pairs] for name in names}
     if not any(change.n > 1 for own in found.values() for change in own):
         return None
     columns = [Column("setting", "setting", [cell.name for cell, _ in pairs], key=True)]
@@ -232,13 +226,12 @@ def failures(report: Report, findings: Findings) -> Table | None:
     columns = [*_keys(report, cells), Column("n_runs", "runs", [len(cell.runs) for cell in cells], key=True)]
     for failure in findings.failures:
         columns.append(Column(failure.outcome, failure.outcome, [failure.rates[cell.name] for cell in cells], _rate))
-    if findings.rates is not None and any(row.change for row in findings.rates.rows):
-        by_name = {row.name: row for row in findings.rates.rows}
+    by_name = {row.name: row for row in findings.rates.rows} if findings.rates else {}
+    if any(row.change for row in by_name.values()):
         rows = [by_name.get(cell.name) for cell in cells]
-        points = [row.change if row else None for row in rows]
         columns += [
-            Column("control", "compared with", [row.against if row else None for row in rows]),
-            Column("change", "change of the rate", points, _points),
+            Column("control", "compared with", [row and row.against for row in rows]),
+            Column("change", "change of the rate", [row and row.change for row in rows], _points),
         ]
     return Table("failures", "Outcomes", columns) if findings.failures else None
 
@@ -268,30 +261,31 @@ def published(report: Report, living: Report) -> Table | None:
     return Table("published", "Published figures", columns)
 
 
-def _study_theory(cell: Cell, column: str) -> Range | None:
+def _study_theory(cell: Cell, column: str) -> tuple[float, float] | None:
     """The closed form on held-out images in a study's column."""
-    values = {q: cell.mean(f"test_theory_{q}") for q in ("kl_low", "kl_high", "sse_low", "sse_high")}
-    if any(map(pd.isna, values.values())):
-        return None
     sizes = cell.mean("input_dim"), cell.mean("z_dim")
-    ends = [study_columns(values[f"sse_{end}"], values[f"kl_{end}"], *sizes)[column] for end in ("low", "high")]
-    return Range(*ends)
+    sse, kl = ([cell.mean(f"test_theory_{q}_{end}") for end in ("low", "high")] for q in ("sse", "kl"))
+    low, high = (study_columns(*pair, *sizes)[column] for pair in zip(sse, kl, strict=True))
+    return None if pd.isna(low) or pd.isna(high) else (low, high)
 
 
-def split_published(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row of the study's table as its settings and the rest: figures by column, and the note."""
-    figures = {"note", *(c for table in STUDY_COLUMNS.values() for c in table)}
-    return {k: v for k, v in row.items() if k not in figures}, {k: v for k, v in row.items() if k in figures}
+def _fits(report: Report, cell: Cell, row: Mapping[str, Any]) -> bool:
+    """Whether a cell has the settings, swept or fixed, of a row of the study's table."""
+    return all(same(report.setting(cell, key), value) for key, value in row.items() if key not in STUDY_FIGURES)
 
 
 def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
-    """The rows of the study's table whose settings a cell has, swept or fixed, as one."""
-    found: dict[str, Any] = {}
-    for row in report.study["published"]:
-        settings, figures = split_published(row)
-        if all(same(report.setting(cell, key), value) for key, value in settings.items()):
-            found |= figures
-    return found
+    """The figures of all rows of the study's table that a cell fits."""
+    rows = [row for row in report.study["published"] if _fits(report, cell, row)]
+    return {key: value for row in rows for key, value in row.items() if key in STUDY_FIGURES}
+
+
+def unmatched(report: Report) -> list[dict[str, Any]]:
+    """The settings of the study's rows that no cell fits."""
+    rows = [
+        row for row in report.study.get("published") or () if not any(_fits(report, cell, row) for cell in report.cells)
+    ]
+    return [{key: value for key, value in row.items() if key not in STUDY_FIGURES} for row in rows]
 
 
 def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, Table]:

@@ -40,7 +40,7 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
             lost |= bool(others)
             if not rate.n:
                 continue
-            kind = ("expected" if cell.mean("train_theory_kl_high") == 0 else "some") if rate.mean > 0 else "none"
+            kind = ("expected" if cell.empty else "some") if rate.mean > 0 else "none"
             kinds.add(kind)
             _, marker, colour = KINDS[kind]
             ends = [[100 * (rate.mean - rate.low)], [100 * (rate.high - rate.mean)]]
