@@ -56,11 +56,11 @@ def evaluate(
     if not todo:
         return
     shown = Steps("runs evaluated", len(todo), None if progress else io.StringIO())
-    by_data: dict[Any, list[_Work]] = {}
+    by_data: dict[str, list[_Work]] = {}
     for folder, wanted in todo:
         try:
             work = _Work(folder, wanted, read_settings(folder.path))
-            by_data.setdefault(dataclasses.astuple(work.config.dataset), []).append(work)
+            by_data.setdefault(repr(work.config.dataset), []).append(work)
         except ConfigError as e:
             _fail(folder, wanted, e, shown.note)
             shown.step()

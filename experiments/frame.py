@@ -27,9 +27,19 @@ from experiments.store import MANIFEST_VERSION, RunFolder, all_runs, reports_dir
 from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
+from vae.schema import flat
 
-SETTINGS = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
-TEXTS = ("path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256")
+SCHEMA = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
+TEXTS = (
+    "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
+    "likelihood_of",
+)  # fmt: skip
+
+
+def setting_columns(names: Iterable[Any]) -> list[str]:
+    """Which of these columns are settings, in the order of the schema; arguments of classes come last."""
+    own = [str(name) for name in names if name == "seed" or "." in str(name)]  # no metric has a dot in its name
+    return sorted(own, key=lambda name: SCHEMA.index(name) if name in SCHEMA else len(SCHEMA))
 
 
 class ReportError(ValueError):
@@ -67,17 +77,15 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    own = in_use({name: given.get(name) for name in SETTINGS})
+    names = [name for name in setting_columns(given) if not name.startswith("dataset.")]
+    own = in_use({name: given[name] for name in names})
     return {name: str(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
 def _from_yaml(folder: Path) -> dict[str, Any]:
     """The settings of a run without a result, by dotted name; empty where they cannot be read."""
     try:
-        groups = yaml.safe_load((folder / "config.yaml").read_text())
-        return groups | {
-            f"{group}.{key}": v for group, own in groups.items() if isinstance(own, dict) for key, v in own.items()
-        }
+        return dict(flat("", yaml.safe_load((folder / "config.yaml").read_text())))
     except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
         return {}
 
@@ -89,7 +97,7 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(columns=["run", "path", "outcome", "reason", "usable", "seed"]).set_index("run")
     frame["usable"] = frame["outcome"].isin(JUDGED)
     frame = frame.set_index("run")
-    for name in frame.columns.difference([*SETTINGS, *TEXTS, "failures", "usable", "status", "seed"]):
+    for name in frame.columns.difference([*setting_columns(frame), *TEXTS, "failures", "usable", "status"]):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     return frame.copy()  # in one block: pandas warns of frames in many pieces
 
@@ -388,9 +396,10 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
         frame = frame_of(read_run(folder) for folder in folders)
     else:
         frame = read(name, output_dir).runs
-    varied = [key for key in SETTINGS if key != "seed" and key in frame and frame[key].nunique(dropna=False) > 1]
+    own = setting_columns(frame)
+    varied = [key for key in own if key != "seed" and frame[key].nunique(dropna=False) > 1]
     if "dataset" in frame and frame["dataset"].nunique() > 1:
         varied.insert(0, "dataset")
-    left = frame.drop(columns=[c for c in (*SETTINGS, *TEXTS, SETTING, "failures", "usable", "status") if c in frame])
+    left = frame.drop(columns=[c for c in (*own, *TEXTS, SETTING, "failures", "usable", "status") if c in frame])
     numbers = left.select_dtypes("number")
     return pd.concat([frame[[*varied, "seed", "outcome", "reason"]], numbers], axis=1)

@@ -33,7 +33,7 @@ def manifest(runs: Sequence[Run], swept: Sequence[str], name: str) -> dict[str, 
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     used = [in_use(result_settings(run.config)) for run in runs]
-    names = _setting_names(swept, result_settings(runs[0].config))
+    names = _setting_names(swept, {name for run in runs for name in result_settings(run.config)})
     rows, datasets = [], {}
     for run, values in zip(runs, used, strict=True):
         values = {**values, "dataset": run.data.name}
@@ -70,7 +70,7 @@ def write_manifest(content: dict[str, Any], output_dir: str | Path) -> None:
     write_json(folder / "sweep.json", content)
 
 
-def _setting_names(keys: Sequence[str], known: dict[str, Any]) -> list[str]:
+def _setting_names(keys: Sequence[str], known: set[str]) -> list[str]:
     """The dotted names of the keys of a sweep, without those that change no numbers; `dataset` for the data's name."""
     names = []
     for key in keys:

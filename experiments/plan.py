@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,9 +16,10 @@ from experiments.identity import fingerprint, readable
 from experiments.settings import Settings, validate
 from experiments.store import RunFolder, runs_dir
 from vae import data as vae_data
+from vae import optimizers
 from vae.config import ConfigError, Dataset
 from vae.data import Facts, ImageData
-from vae.model import Architecture, resolve
+from vae.model import Architecture, check_parts, resolve
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,14 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
     """
     for config in configs:
         validate(config)
+    checked: set[str] = set()  # parts, most of which a sweep has in common
     for config in configs:
         images = load_data(config.dataset)
-        resolve(config, images.image_shape, images.n_classes, ())  # for its checks: the spectrum only chooses z_dim=pca
+        arch = resolve(config, images.image_shape, images.n_classes, ())  # z_dim=pca alone needs the spectrum
+        if (parts := repr((config.optimizer, arch, config.objective))) not in checked:
+            optimizers.check(config.optimizer)
+            check_parts(config, arch, len(images.train_x))
+            checked.add(parts)
         if config.trainer.batch_size > len(images.train_x):
             raise ConfigError(
                 f"trainer.batch_size={config.trainer.batch_size}: out of range; "
@@ -75,12 +81,12 @@ def load_data(dataset: Dataset) -> ImageData:
     Raises:
         ConfigError: if they cannot be loaded.
     """
-    return _load(dataclasses.astuple(dataset))
+    return _load(json.dumps(dataclasses.asdict(dataset)))
 
 
 @functools.lru_cache(maxsize=4)
-def _load(dataset: tuple[Any, ...]) -> ImageData:
-    return vae_data.load(Dataset(*dataset))
+def _load(dataset: str) -> ImageData:
+    return vae_data.load(Dataset(**json.loads(dataset)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ import torch
 from experiments import loggers
 from experiments.plan import Run
 from experiments.progress import Progress
-from experiments.stacking import stacks, workers_for
+from experiments.stacking import phases, stacks
 from experiments.store import prepare_output
 from experiments.training import Interrupted, Outcome, Trainer
 
@@ -53,14 +53,14 @@ def execute(
     waiting = [run for name, run in unique.items() if name not in outcomes]
     with _signals() as stopping:
         threads = runs[0].config.trainer.threads or torch.get_num_threads()
-        workers = workers_for(waiting, threads)
-        trainer = Trainer(progress, files, stopping, max(1, threads // workers))
         announced = False
         while waiting:
             before = len(waiting)
-            with ThreadPoolExecutor(workers) as pool:
-                for found in pool.map(trainer.train, stacks(waiting, workers)):
-                    outcomes |= {outcome.run.folder.name: outcome for outcome in found}
+            for workers, together in phases(waiting, threads):
+                trainer = Trainer(progress, files, stopping, max(1, threads // workers))
+                with ThreadPoolExecutor(workers) as pool:
+                    for found in pool.map(trainer.train, stacks(together)):
+                        outcomes |= {outcome.run.folder.name: outcome for outcome in found}
             waiting = [run for run in waiting if run.folder.name not in outcomes]
             if waiting and len(waiting) == before:  # another process has them
                 if not announced:

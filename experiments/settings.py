@@ -22,7 +22,10 @@ class Trainer(vae_config.Trainer):
     device: str = setting("auto", "auto uses a GPU if there is one", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "number of CPU threads; 0 lets torch choose", unit="threads", ge=0, le=1024)
     stack_size: int = setting(
-        0, "number of runs of a sweep that train together; 0 chooses by the free memory", unit="runs", ge=0
+        0,
+        "number of runs of a sweep that train as one program; 0: on a GPU as many as memory allows, on a CPU one",
+        unit="runs",
+        ge=0,
     )
     checkpoint_seconds: float = setting(
         60.0,

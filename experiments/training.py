@@ -29,10 +29,11 @@ from experiments.progress import Progress
 from experiments.provenance import cpu_name, now, provenance
 from experiments.settings import Settings, result_settings, to_yaml
 from experiments.stacking import device_of
+from experiments.stacking import key as stacking_key
 from experiments.store import RESULT_VERSION
 from vae.model import n_parameters
 from vae.stack import Stack
-from vae.train import diverged, train_epoch
+from vae.train import diverged, train_epoch, why_not_stackable
 from vae.trained import MODEL_FILE, pack
 
 
@@ -64,8 +65,8 @@ def set_up_torch(config: Settings, threads: int) -> None:
     """What holds for the training of a stack; the first two hold for the calling thread alone."""
     torch.set_flush_denormal(True)  # denormal numbers make a step many times slower on some CPUs
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32
-    torch.backends.cudnn.allow_tf32 = config.trainer.tf32
+    torch.backends.cuda.matmul.allow_tf32 = config.trainer.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = config.trainer.precision == "tf32"
 
 
 class Trainer:
@@ -87,6 +88,7 @@ class Trainer:
         self.progress, self.hydra_files, self.stopping, self.threads = progress, hydra_files, stopping, threads
         self._lock = threading.Lock()  # of the images
         self._images: tuple[tuple[str, str], tuple[Tensor, Tensor]] | None = None
+        self._reasons: dict[Any, str | None] = {}  # why runs cannot be stacked, by what stacks have in common
 
     def train(self, runs: Sequence[Run]) -> list[Outcome]:
         """Trains those runs that nobody else is training at the moment.
@@ -139,6 +141,10 @@ class Trainer:
         outcomes: list[Outcome] = []
         for members in positions.values():
             group = [run for run, _ in members]
+            if len(group) > 1 and self._not_stackable(group[0]):
+                for run in group:
+                    outcomes += self._train_or_split([run])
+                continue
             try:
                 outcomes += self._train_stack(group, [state for _, state in members if state is not None])
                 continue
@@ -154,6 +160,15 @@ class Trainer:
             outcomes += self._train_or_split(group[:half]) + self._train_or_split(group[half:])
         return outcomes
 
+    def _not_stackable(self, run: Run) -> str | None:
+        """Why runs like this one are trained one after the other; the progress says so once."""
+        found = stacking_key(run)
+        if found not in self._reasons:
+            self._reasons[found] = why_not_stackable(run.config, run.arch, len(run.data.train_x))
+            if (reason := self._reasons[found]) is not None:
+                self.progress.note(f"{run.config.model.kind} runs are trained one after the other, as {reason}")
+        return self._reasons[found]
+
     def _failed(self, run: Run, error: Exception) -> Outcome:
         reason = one_line(error)
         record = {"reason": reason, "traceback": "".join(traceback.format_exception(error)), "time": now()}
@@ -165,16 +180,16 @@ class Trainer:
 
     def _train_stack(self, runs: list[Run], states: list[dict[str, Any]]) -> list[Outcome]:
         config = runs[0].config
-        set_up_torch(config, self.threads)  # for each stack: a sweep can vary trainer.tf32
+        set_up_torch(config, self.threads)  # for each stack: a sweep can vary the precision
         device = device_of(config)
         images, labels = self._on_device(runs[0], device)  # (N, D), (N,)
-        configs = [run.config for run in runs]
+        configs, archs = [run.config for run in runs], [run.arch for run in runs]
         if states:
-            stack = Stack.of(configs, runs[0].arch, device, states)
+            stack = Stack.of(configs, archs, len(images), device, states)
             skipped = stack.epoch * len(images) + stack.step * config.trainer.batch_size
             self.progress.n_images -= skipped * len(runs)
         else:
-            stack = Stack(configs, runs[0].arch, device)
+            stack = Stack(configs, archs, len(images), device)
         clock = _Clock()
         for run in runs:
             self._open(run, stack, clock.started)
@@ -232,7 +247,8 @@ class Trainer:
                 folder.write(f".hydra/{name}", content)
         folder.write("provenance.json", run_provenance(run, stack.device) | {"started": started})
         where = f"epoch {stack.epoch + 1}, step {stack.step + 1}" if stack.epoch or stack.step else "the start"
-        folder.log(f"training from {where} in a stack of {stack.n_runs} on {stack.device}")
+        together = f" in a stack of {stack.n_runs}" if stack.n_runs > 1 else ""
+        folder.log(f"training from {where}{together} on {stack.device}")
 
     def _finish_diverged(self, run: Run, stack: Stack, k: int) -> Outcome:
         folder = run.folder
@@ -246,8 +262,7 @@ class Trainer:
 
     def _finish(self, run: Run, stack: Stack, k: int, times: dict[str, Any]) -> Outcome:
         folder, last = run.folder, stack.history[k][-1]
-        parameters = {name: value[0] for name, value in stack.state(k)["parameters"].items()}  # without the run axis
-        packed = pack(run.arch, parameters, run.data.classes)
+        packed = pack(run.arch, stack.model_state(k), run.data.classes)
         folder.write(MODEL_FILE, packed)
         folder.write("history.csv", history_csv(stack.history[k]))
         folder.write("provenance.json", run_provenance(run, stack.device) | times)

@@ -54,7 +54,7 @@ FIXED: dict[str, Any] = {
     "trainer.batch_size": 128,
     "trainer.lr": 0.001,
     "trainer.lr_schedule": "constant",
-    "trainer.tf32": False,
+    "trainer.precision": "float32",
     "seed": 0,
     "training_version": 3,
 }

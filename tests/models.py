@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vae.config import Config
 from vae.data import Facts, ImageData
-from vae.layers import generator
 from vae.metrics import Subject
-from vae.model import Architecture, ConditionalVAE, resolve
+from vae.model import Architecture, build, resolve
+from vae.seeding import generator
 from vae.stack import Stack
 from vae.trained import TrainedVAE
 
@@ -17,13 +17,13 @@ NO_FACTS = Facts({}, {}, {}, *[torch.zeros(0).numpy()] * 4)
 
 
 def new_stack(data: ImageData, *configs: Config) -> Stack:
-    return Stack(configs, resolve(configs[0], data.image_shape, data.n_classes, []), torch.device("cpu"))
+    archs = [resolve(config, data.image_shape, data.n_classes, []) for config in configs]
+    return Stack(configs, archs, len(data.train_x), torch.device("cpu"))
 
 
 def model_of(stack: Stack, data: ImageData, k: int = 0) -> TrainedVAE:
     """Run k of a stack, as it is."""
-    parameters = {name: value[0] for name, value in stack.state(k)["parameters"].items()}
-    return TrainedVAE(stack.arch, parameters, data.classes)
+    return TrainedVAE(stack.archs[k], stack.model_state(k), data.classes)
 
 
 def subject_of(stack: Stack, data: ImageData, k: int = 0, known: Facts | None = None) -> Subject:
@@ -33,10 +33,10 @@ def subject_of(stack: Stack, data: ImageData, k: int = 0, known: Facts | None = 
 
 def linear_model(data: ImageData, z_dim: int = 4, repeat: tuple[int, int] = (2, 2), scale: float = 3.0) -> TrainedVAE:
     """An untrained linear model, its posterior means scaled so that all dimensions are active."""
-    arch = Architecture("linear", data.image_shape, data.n_classes, z_dim, *repeat)
-    weights = {name: value[0] for name, value in ConditionalVAE(arch, [generator(0, "init")]).state_dict().items()}
-    weights["encoder.net.weight"] = weights["encoder.net.weight"] * scale
-    return TrainedVAE(arch, {**weights, "log_x_var": torch.tensor(-2.0)}, data.classes)
+    arch = Architecture(data.image_shape, data.n_classes, z_dim, *repeat, {"kind": "linear", "init": "uniform"})
+    state = build(arch, 0).state_dict()
+    state["encoder.net.weight"] = state["encoder.net.weight"] * scale
+    return TrainedVAE(arch, {**state, "likelihood.log_x_var": torch.tensor([-2.0])}, data.classes)
 
 
 def exact_linear_model(data: ImageData, config: Config, variance: float, seed: int = 0) -> tuple[Stack, Tensor, Tensor]:
@@ -65,13 +65,12 @@ def set_exact_posterior(stack: Stack, loadings: Tensor, offset: Tensor, class_of
     to_mu = (loadings / variance / precision[:, None]).T  # (D, k)
     with_label = stack.arch.encoder_repeat > 0
     filled = {
-        "decoder.net.layers.0.weight": torch.cat([loadings, class_offset]) if with_label else loadings,
-        "decoder.net.layers.0.bias": offset[None],
-        "encoder.net.weight": torch.cat([to_mu, -class_offset @ to_mu]) if with_label else to_mu,
-        "encoder.net.bias": -(offset @ to_mu)[None],
-        "encoder.logvar": -precision.log()[None],
+        "decoder.net.layers.0.weight": (torch.cat([loadings, class_offset]) if with_label else loadings).T,
+        "decoder.net.layers.0.bias": offset,
+        "encoder.net.weight": (torch.cat([to_mu, -class_offset @ to_mu]) if with_label else to_mu).T,
+        "encoder.net.bias": -(offset @ to_mu),
+        "encoder.logvar": -precision.log(),
     }
-    parameters = stack.parameters()
-    assert set(filled) == set(parameters) - {"log_x_var"}
+    assert set(filled) == set(stack.parameters) - {"likelihood.log_x_var"}
     for name, value in filled.items():
-        parameters[name].data.copy_(value[None])
+        stack.parameters[name].data.copy_(value)

@@ -22,21 +22,25 @@ from PIL import Image
 RUN_PY = Path(__file__).parent.parent / "run.py"
 CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
 FOLDER = "a folder with train/<class>/* and test/<class>/*"
-TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.tf32, trainer.device, "
-EXPERIMENTS = "beta, death, labels, search, sweep, training, xvar"
-GROUPS = "beta, dataset, experiment, label_placement, label_repeat, logger, model, objective, trainer, x_var, z_dim, "
-GROUPS += "seed"
+TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.warmup_epochs, trainer.clip, "
+TRAINER += "trainer.precision, trainer.device, "
+EXPERIMENTS = "beta, death, iwae, labels, likelihoods, search, sweep, training, xvar"
+GROUPS = "beta, dataset, experiment, label_placement, label_repeat, likelihood, logger, model, objective, optimizer, "
+GROUPS += "prior, trainer, x_var, z_dim, seed"
 EXPERIMENT = "# @package _global_\nstudy: {{name: own}}\nhydra: {{mode: MULTIRUN, sweeper: {{points: {}}}}}\n"
 
 # A command line, and how the one line on stderr begins.
 CASES = [
     # options of a group
-    ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or a number"),
+    (
+        "x_var=lerned",
+        "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, per_pixel, or a number",
+    ),
     ("-m model=mlp,cnn", "model=cnn: not an option; allowed: conv, linear, mlp"),
     ("model=5", "model=5: not an option; allowed: conv, linear, mlp"),
     ("model=[mpl]", "model=mpl: not an option (did you mean mlp?); allowed: conv, linear, mlp"),
-    ("x_var=null", "x_var=null: not an option; allowed: fixed, learned, or a number"),
-    ("x_var=", "x_var=: not an option; allowed: fixed, learned, or a number"),
+    ("x_var=null", "x_var=null: not an option; allowed: fixed, learned, per_pixel, or a number"),
+    ("x_var=", "x_var=: not an option; allowed: fixed, learned, per_pixel, or a number"),
     ("x_var.value=", "x_var.value=: wrong type; allowed: a number > 0"),
     ("trainer.epochs=null", "trainer.epochs=null: wrong type; allowed: a whole number >= 1"),
     # names of settings
@@ -61,7 +65,7 @@ CASES = [
     ("trainer.lr=inf", "trainer.lr=inf: out of range; allowed: a number > 0 and <= 10"),
     ("trainer.epochs=abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
     ("trainer.epochs=2.5", "trainer.epochs=2.5: wrong type; allowed: a whole number >= 1"),
-    ("trainer.tf32=maybe", "trainer.tf32=maybe: wrong type; allowed: true or false"),
+    ("trainer.precision=maybe", "trainer.precision=maybe: not an option; allowed: one of float32, tf32, bfloat16"),
     ("model.hidden=5", "model.hidden=5: wrong type; allowed: a list of whole numbers, each >= 1"),
     ("model.hidden=[a]", "model.hidden[0]=a: wrong type; allowed: a list of whole numbers, each >= 1"),
     ("model.hidden=[8,0]", "model.hidden=[8, 0]: out of range; allowed: a list of whole numbers, each >= 1"),
@@ -83,7 +87,7 @@ CASES = [
     ),
     (
         "objective=per_dim x_var=learned",
-        "x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo",
+        "x_var=learned: objective=per_dim has no x_var to learn; allowed: another objective",
     ),
     (
         "model=conv model.channels=[1,2,3,4,5]",
@@ -273,7 +277,10 @@ def test_a_defect_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, or a number\n"),
+        (
+            "x_var=lerned",
+            "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned, per_pixel, or a number\n",
+        ),
         ("x_var=-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0\n"),
         ("-m x_var=1,-0.1", "x_var.value=-0.1: out of range; allowed: a number > 0\n"),
         ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}\n"),

@@ -15,7 +15,7 @@ from vae.stack import Stack
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_the_plain_module_is_the_network_that_we_train(kind: str):
     config = workloads.settings_of(kind)
-    stack = Stack([config], resolve(config, workloads.SHAPES[kind], 10, []), workloads.CPU)
+    stack = Stack([config], [resolve(config, workloads.SHAPES[kind], 10, [])], 3, workloads.CPU)
     plain = baselines.PlainVAE(kind)
     assert sorted(p.numel() for p in plain.parameters()) == sorted(p.numel() for p in stack.model.parameters())
     images, labels = workloads.random_images(kind, 3)
@@ -48,13 +48,11 @@ def test_runs_are_stacked_as_a_sweep_stacks_them():
 
 
 def test_everything_is_timed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tables, "SIZES", (1, 2))
     monkeypatch.setattr(tables, "SWEEP", 4)
     times, rows = tables.training(1, n_images=256)
     assert len(times) == 8
     assert min(times.values()) > 0
     assert min(row.value for row in rows) > 0
-    assert [list(by_size) for by_size in tables.stack_sizes(1, n_images=256).values()] == [[1, 2]]
 
 
 def test_a_value_below_the_goal_is_acceptable_down_to_a_limit():
@@ -63,18 +61,16 @@ def test_a_value_below_the_goal_is_acceptable_down_to_a_limit():
 
 
 def test_the_report_has_the_rows_of_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seconds = {"loader": 30.0, "eager": 1.0, "graph": 0.2}
+    seconds = {"loader": 30.0, "plain": 3.0, "eager": 1.0, "graph": 0.2}
     rows = [{"kind": "mlp", "runs": 8, "seconds": seconds}, {"kind": "conv", "runs": 8, "seconds": None}]
     monkeypatch.setattr(tables, "training", lambda n: ({"one run": 1.234}, [Row("share", 0.6, 0.65, 0.56)]))
-    monkeypatch.setattr(tables, "stack_sizes", lambda n: {"1 thread": {1: 3.0, 2: 2.5}, "2 threads": {1: 2.0, 2: 1.5}})
     monkeypatch.setattr(tables, "gpu", lambda n: rows)
     assert bench.main(["--output-dir", str(tmp_path)]) == 0
     text = (tmp_path / "reports" / "benchmark" / "report.md").read_text()
     for line in (
         "| share | 60 % | at least 65 % (56 % is acceptable) | acceptable |",
         "| one run | 1.23 |",
-        "| runs | 1 thread | 2 threads |\n| ---: | ---: | ---: |\n| 1 | 3.00 | 2.00 |\n| 2 | 2.50 | 1.50 |\n",
-        "| mlp | 8 | 30.0 | 1.00 | 0.200 | 150 times | yes |",
+        "| mlp | 8 | 30.0 | 3.00 | 1.00 | 0.200 | 15.0 |",
         "| conv | 8 | not enough memory |",
     ):
         assert line in text

@@ -32,7 +32,8 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
     if group == "experiment":
         assert config.study.name == option
     elif group != "trainer":
-        kind = getattr(config, group).kind
+        own = getattr(config, group)
+        kind = own["kind"] if isinstance(own, dict) else own.kind
         assert option == kind or option.startswith(f"{kind}_")
 
 
@@ -49,7 +50,36 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
             {"model__hidden": [9, 0]},
             "model.hidden=[9, 0]: out of range; allowed: a list of whole numbers, each >= 1",
         ),
-        ({"model__kind": "resnet"}, "model=resnet: not an option; allowed: one of mlp, conv, linear"),
+        ({"model__kind": "rnn"}, "model=rnn: not an option; allowed: one of mlp, conv, resnet, linear, custom"),
+        ({"likelihood__kind": "bernoulli"}, "likelihood.targets: must be given; allowed: one of pixels, binarized"),
+        (
+            {"likelihood__kind": "laplace", "objective__kind": "per_dim"},
+            "likelihood=laplace: objective=per_dim is a squared error; allowed: likelihood=gaussian",
+        ),
+        (
+            {"objective__kind": "per_dim", "x_var__kind": "learned"},
+            "x_var=learned: objective=per_dim has no x_var to learn; allowed: another objective",
+        ),
+        (
+            {"likelihood__kind": "continuous_bernoulli", "x_var__kind": "learned"},
+            "x_var=learned: likelihood=continuous_bernoulli has no x_var to learn; allowed: x_var=fixed",
+        ),
+        (
+            {"likelihood__kind": "continuous_bernoulli", "model__output": "sigmoid"},
+            "model.output=sigmoid: likelihood=continuous_bernoulli has its own last step; allowed: identity",
+        ),
+        (
+            {"trainer__warmup_epochs": 1.0},
+            "trainer.warmup_epochs=1: belongs to trainer.lr_schedule=warmup_cosine; allowed: both or neither",
+        ),
+        (
+            {"trainer__lr_schedule": "warmup_cosine", "trainer__warmup_epochs": 2.0},
+            "trainer.warmup_epochs=2: out of range; allowed: less than trainer.epochs=2",
+        ),
+        (
+            {"prior__kind": "custom", "prior__part": {"width": 3}},
+            "prior.part={'width': 3}: names no class; allowed: {_target_: module.Class, ...}",
+        ),
         ({"seed": -1}, "seed=-1: out of range; allowed: a whole number >= 0"),
         ({"dataset__validation": 0.6}, "dataset.validation=0.6: out of range; allowed: a number >= 0 and <= 0.5"),
         ({"trainer__threads": -1}, "trainer.threads=-1: out of range; allowed: a whole number >= 0 and <= 1024"),

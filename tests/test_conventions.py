@@ -18,12 +18,13 @@ def test_studies_columns_by_hand():
     assert columns["r_loss"] == pytest.approx(128 * 60.0 / 3072)
 
 
-def test_normalised_elbo_in_nats_and_bits():
+def test_the_elbo_in_nats_and_bits():
     x_hat = torch.zeros(1, 4)
     log_p = Normal(x_hat, math.sqrt(0.5)).log_prob(torch.full((1, 4), 0.5)).sum().item()
-    got = conventions.normalised_elbo(sse=4 * 0.25, kl=1.5, x_var=0.5, input_dim=4)
-    assert got["elbo"] == pytest.approx(log_p - 1.5)
-    assert got["elbo_per_dim"] == pytest.approx((log_p - 1.5) / 4)
+    elbo = conventions.gaussian_elbo(sse=4 * 0.25, kl=1.5, x_var=0.5, input_dim=4)
+    assert elbo == pytest.approx(log_p - 1.5)
     # The same image with pixels of 0 to 255 has a density 256 times lower a pixel.
     scaled = Normal(256 * x_hat, 256 * math.sqrt(0.5)).log_prob(torch.full((1, 4), 128.0)).sum().item()
-    assert got["bits_per_dim"] == pytest.approx(-(scaled - 1.5) / 4 / math.log(2))
+    assert conventions.bits_per_dim(elbo, "density", 4) == pytest.approx(-(scaled - 1.5) / 4 / math.log(2))
+    assert conventions.bits_per_dim(-4 * math.log(256), "levels", 4) == pytest.approx(8)  # all levels alike
+    assert conventions.bits_per_dim(elbo, "binary", 4) is None

@@ -136,6 +136,6 @@ def test_conv_trains_on_64x64_colour_arrays(tmp_path: Path):
     assert patches.image_shape == (3, 64, 64)
     config = tiny_config(model__kind="conv", model__hidden=None, model__channels=[32, 64, 128])
     arch = resolve(config, patches.image_shape, patches.n_classes, [])
-    stack = Stack([config], arch, torch.device("cpu"))
+    stack = Stack([config], [arch], len(patches.train_x), torch.device("cpu"))
     train_epoch(stack, patches.train_x.flatten(1), patches.train_y, lambda _: False)
-    assert all(parameter.isfinite().all() for parameter in stack.parameters().values())
+    assert all(parameter.isfinite().all() for parameter in stack.parameters.values())

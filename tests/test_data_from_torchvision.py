@@ -206,7 +206,7 @@ def test_archives_put_there_by_hand_are_unpacked_without_network(
 # --- Any dataset of torchvision by its name
 
 
-def named(name: str, root: Path, **settings: int) -> Dataset:
+def named(name: str, root: Path, **settings: Any) -> Dataset:
     return Dataset(kind="torchvision", name=name, root=str(root), **settings)
 
 

@@ -83,7 +83,7 @@ def test_only_active_dimensions_are_traversed_and_one_where_none_is(toy: ImageDa
     model = linear_model(toy)
     weight = model.network.encoder.net.weight  # type: ignore[union-attr]
     with torch.no_grad():
-        weight[:, :, 2] = 0  # type: ignore[operator, index]
+        weight[2] = 0  # type: ignore[operator, index]
     labels = gallery.traversals(model, toy).labels
     assert len(labels) == 3
     assert not any(label.startswith("z[2]") for label in labels)

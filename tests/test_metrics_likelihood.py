@@ -62,9 +62,9 @@ def test_the_bound_of_a_wrong_posterior_rises_to_the_likelihood(toy: ImageData):
     config = tiny_config(label_placement__kind="none", x_var__value=0.05)
     stack, _, _ = exact_linear_model(toy, config, 0.05)
     exact = bound(stack, toy, 1)["test_iw_elbo"]
-    logvar = stack.parameters()["encoder.logvar"].data
+    logvar = stack.parameters["encoder.logvar"].data
     shift, widening = 0.8 * (0.5 * logvar).exp(), 0.5
-    stack.parameters()["encoder.net.bias"].data += shift
+    stack.parameters["encoder.net.bias"].data += shift
     logvar += widening
     wrong = 4 * 0.5 * (math.exp(widening) + 0.8**2 - 1 - widening)  # the KL, in 4 dimensions
     four = dataclasses.replace(toy, test_x=toy.test_x.repeat(4, 1, 1, 1), test_y=toy.test_y.repeat(4))  # 240 images
@@ -81,7 +81,9 @@ def test_the_bound_of_a_wrong_posterior_rises_to_the_likelihood(toy: ImageData):
 def test_the_elbo_is_that_of_torch_distributions_per_image(toy: ImageData):
     subject = subject_of(new_stack(toy, tiny_config(x_var__value=0.2, beta__value=5.0)), toy)
     values = compute("likelihood", subject).values
-    assert {name.partition("_")[0] for name in values} == {"train", "test"}  # there are no validation images
+    splits = {name.partition("_")[0] for name in values if name != "likelihood_of"}
+    assert splits == {"train", "test"}, "there are no validation images"
+    assert values["likelihood_of"] == "density of pixels in [0, 1]"
     x = toy.test_x.flatten(1) / 255
     mu, logvar = subject.model.encode(toy.test_x, toy.test_y)
     q = dist.Normal(mu, (0.5 * logvar).exp())
@@ -106,3 +108,27 @@ def test_the_bound_goes_on_with_the_noise_of_the_posteriors(toy: ImageData):
         return {name: value for family in families for name, value in compute(family, subject).values.items()}
 
     assert computed(one, "likelihood", "posterior") == computed(other, "posterior", "likelihood")
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [("laplace", 8.0), ("continuous_bernoulli", 8.0), ("discretized_logistic", 0.0), ("bernoulli", None)],
+)
+def test_bits_per_dimension_are_those_of_8_bit_pixels_or_none(toy: ImageData, kind: str, bits: float | None):
+    config = tiny_config(likelihood__kind=kind, likelihood__targets="pixels" if kind == "bernoulli" else None)
+    values = compute("likelihood", subject_of(new_stack(toy, config), toy)).values
+    expected = None if bits is None else bits - values["test_elbo"] / (64 * math.log(2))
+    assert values["test_bits_per_dim"] == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_bound_of_binarized_pixels_is_that_of_torch_distributions(toy: ImageData):
+    """One binarized image each, many z: the mean over both is the ELBO of Bernoulli pixels."""
+    config = tiny_config(likelihood__kind="bernoulli", likelihood__targets="binarized")
+    subject = subject_of(new_stack(toy, config), toy)
+    found = compute("likelihood", subject).values
+    mu, logvar = subject.model.encode(toy.test_x, toy.test_y)
+    q = dist.Normal(mu, (0.5 * logvar).exp())
+    kl = dist.kl_divergence(q, dist.Normal(torch.zeros_like(mu), 1.0)).sum(dim=1).mean()
+    logits = subject.model.parameters(q.sample(), toy.test_y)
+    expected = dist.Bernoulli(logits=logits).log_prob(torch.bernoulli(toy.test_x / 255)).flatten(1).sum(dim=1).mean()
+    assert found["test_iw_elbo"] - found["test_iw_gap"] == pytest.approx((expected - kl).item(), rel=0.02)

@@ -13,10 +13,13 @@ from torch import distributions as dist
 from tests.conftest import tiny_config
 from tests.models import exact_linear_model, new_stack, subject_of
 from vae.data import ImageData
-from vae.layers import generator
 from vae.metrics import compute, posterior
 from vae.metrics.posterior import dead_units, decomposition, log_densities, moments
+from vae.priors import Mixture, Standard
+from vae.seeding import generator
 from vae.trained import TrainedVAE
+
+STANDARD = Standard(1)
 
 
 def double(*shape: int, seed: int = 0) -> Tensor:
@@ -31,7 +34,7 @@ def mixture(mu: Tensor, logvar: Tensor) -> dist.MixtureSameFamily:
 
 def averaged(mu: Tensor, logvar: Tensor, repeats: int) -> dict[str, float]:
     """`decomposition` over several draws of the noise."""
-    draws = [decomposition(mu, logvar, double(*mu.shape, seed=s)) for s in range(repeats)]
+    draws = [decomposition(mu, logvar, double(*mu.shape, seed=s), STANDARD) for s in range(repeats)]
     return {name: float(np.mean([d[name] for d in draws])) for name in draws[0]}
 
 
@@ -63,7 +66,7 @@ def test_each_term_is_the_mean_log_ratio_of_the_mixtures_of_torch(monkeypatch: p
     pooled = mixture(mu, logvar).log_prob(z)
     prior = dist.Independent(dist.Normal(torch.zeros(3).double(), 1.0), 1)
     kl = dist.kl_divergence(dist.Independent(dist.Normal(mu, (0.5 * logvar).exp()), 1), prior).mean().item()
-    got = decomposition(mu, logvar, eps)
+    got = decomposition(mu, logvar, eps, STANDARD)
     assert got["test_mutual_information"] == pytest.approx((own - pooled).mean().item(), abs=1e-10)
     assert got["test_mutual_information_ceiling"] == pytest.approx(math.log(40))
     assert got["test_aggregate_kl"] == pytest.approx(kl - (own - pooled).mean().item(), abs=1e-10)
@@ -108,26 +111,26 @@ def test_posteriors_that_fill_the_prior_leave_no_hole():
 
 def test_collapse_has_no_information_and_no_hole():
     mu = torch.zeros(700, 4, dtype=torch.float64)
-    got = decomposition(mu, mu, double(700, 4))
+    got = decomposition(mu, mu, double(700, 4), STANDARD)
     assert got["test_mutual_information"] == pytest.approx(0, abs=1e-12)
     assert got["test_aggregate_kl"] == pytest.approx(0, abs=1e-12)
 
 
 def test_one_posterior_for_all_images_is_all_hole():
     mu = torch.full((60, 2), 3.0, dtype=torch.float64)
-    got = decomposition(mu, torch.zeros_like(mu), double(60, 2))
+    got = decomposition(mu, torch.zeros_like(mu), double(60, 2), STANDARD)
     assert got["test_mutual_information"] == pytest.approx(0, abs=1e-10)
     assert got["test_aggregate_kl"] == pytest.approx(9.0)  # 2 dimensions, ½·3² each
 
 
 def test_posteriors_far_apart_reach_the_ceiling():
     mu = 1000.0 * torch.arange(600, dtype=torch.float64)[:, None]
-    got = decomposition(mu, torch.zeros_like(mu) - 4, double(600, 1))
+    got = decomposition(mu, torch.zeros_like(mu) - 4, double(600, 1), STANDARD)
     assert got["test_mutual_information"] == pytest.approx(math.log(600), abs=1e-9)
 
 
 def test_a_single_image_tells_nothing():
-    got = decomposition(double(1, 3), double(1, 3, seed=1), double(1, 3, seed=2))
+    got = decomposition(double(1, 3), double(1, 3, seed=1), double(1, 3, seed=2), STANDARD)
     assert (got["test_mutual_information"], got["test_mutual_information_ceiling"]) == (
         pytest.approx(0, abs=1e-12),
         0.0,
@@ -156,11 +159,11 @@ def test_the_gaussian_part_is_all_of_the_kl_for_one_gaussian_and_less_for_a_mixt
     narrow = torch.full_like(mu, 2 * math.log(0.1))
     one = torch.ones_like(mu)
     assert moments(one, narrow)["test_aggregate_gaussian_kl"] == pytest.approx(
-        decomposition(one, narrow, double(1000, 1))["test_aggregate_kl"]
+        decomposition(one, narrow, double(1000, 1), STANDARD)["test_aggregate_kl"]
     )
     hidden = moments(mu, narrow)  # two spikes with mean 0 and variance 1.01: no moment tells
     assert hidden["test_aggregate_gaussian_kl"] < 0.01
-    assert decomposition(mu, narrow, double(1000, 1))["test_aggregate_kl"] > 1
+    assert decomposition(mu, narrow, double(1000, 1), STANDARD)["test_aggregate_kl"] > 1
 
 
 # --- The whole
@@ -206,10 +209,20 @@ def test_dead_units_are_counted_in_each_network(toy: ImageData):
         parameters = dict(stack.model.named_parameters())
         for p in parameters.values():
             p.fill_(0.1)  # all alive
-        parameters["encoder.net.layers.0.bias"][0, 0, :3] = -1e3  # 3 of the encoder's 12 units
-        parameters["decoder.net.layers.1.bias"][0, 0, :] = -1e3  # the last 8 of the decoder's 12
+        parameters["encoder.net.layers.0.bias"][:3] = -1e3  # 3 of the encoder's 12 units
+        parameters["decoder.net.layers.1.bias"][:] = -1e3  # the last 8 of the decoder's 12
     subject = subject_of(stack, toy)
     assert dead_units(subject) == {"test_encoder_dead_units": 3 / 12, "test_decoder_dead_units": 8 / 12}
-    arch = dataclasses.replace(stack.arch, activation="tanh")
-    smooth = TrainedVAE(arch, {n: v[0] for n, v in stack.state(0)["parameters"].items()}, toy.classes)
+    arch = dataclasses.replace(stack.arch, network={**stack.arch.network, "activation": "tanh"})
+    smooth = TrainedVAE(arch, stack.model_state(0), toy.classes)
     assert set(dead_units(dataclasses.replace(subject, model=smooth)).values()) == {None}
+
+
+def test_the_kl_to_a_learned_prior_is_estimated_from_the_samples():
+    """Two components far apart, and posteriors that are exactly these: no hole, and ln 2 nats of information."""
+    prior = Mixture(2, components=2)
+    prior.mu.data = torch.tensor([[-9.0, 0.0], [9.0, 0.0]])
+    mu = prior.mu.data.double().repeat(400, 1)  # (800, 2)
+    got = decomposition(mu, torch.zeros_like(mu), double(800, 2), prior)
+    assert got["test_mutual_information"] == pytest.approx(math.log(2), abs=1e-6)
+    assert got["test_aggregate_kl"] == pytest.approx(0, abs=1e-5)

@@ -7,8 +7,9 @@ import torch
 
 from tests.conftest import tiny_config
 from vae.config import Config, ConfigError
-from vae.layers import generator
-from vae.model import Architecture, ConditionalVAE, resolve
+from vae.model import VAE, build, n_parameters, resolve
+from vae.networks import ConvEncoder
+from vae.objectives import elbo
 
 SHAPES = {
     "mnist": (1, 28, 28),
@@ -22,7 +23,8 @@ SHAPES = {
 def config(kind: str, placement: str = "both", repeat: int | str = 5) -> Config:
     c = tiny_config(model__kind=kind, label_placement__kind=placement)
     c.model.hidden = [16, 8] if kind == "mlp" else None
-    c.model.channels = [4, 6, 8] if kind == "conv" else None
+    c.model.channels = [4, 6, 8] if kind in ("conv", "resnet") else None
+    c.model.blocks = 1 if kind == "resnet" else None
     if repeat == "match":
         c.label_repeat.kind, c.label_repeat.value = "match", None
     else:
@@ -31,98 +33,114 @@ def config(kind: str, placement: str = "both", repeat: int | str = 5) -> Config:
     return c
 
 
-def model(arch: Architecture, *seeds: int) -> ConditionalVAE:
-    return ConditionalVAE(arch, [generator(s, "init") for s in seeds])
+KINDS = ["mlp", "conv", "resnet", "linear"]
+
+
+def model(c: Config, shape: tuple[int, int, int] = (1, 28, 28), seed: int = 0) -> VAE:
+    return build(resolve(c, shape, 10, []), seed)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_shapes_of_every_model_placement_and_repeat(kind: str, shape: tuple[int, int, int]):
-    for placement, repeat in itertools.product(["both", "encoder", "decoder", "none"], [1, 2, 5, 20, "match"]):
-        arch = resolve(config(kind, placement, repeat), shape, 10, [])
-        net = model(arch, 0, 1)
-        x, y = torch.rand(2, 3, arch.input_dim), torch.randint(10, (2, 3))
+    for placement, repeat in itertools.product(["both", "encoder", "decoder", "none"], [1, 20, "match"]):
+        net = model(config(kind, placement, repeat), shape)
+        x, y = torch.rand(3, *shape), torch.randint(10, (3,))
         mu, logvar = net.encode(x, y)
-        assert mu.shape == logvar.shape == (2, 3, 4)
-        assert net.decode(mu, y).shape == (2, 3, arch.input_dim)
+        assert mu.shape == logvar.shape == (3, 4)
+        assert net.decode(mu, y).shape == (3, *shape)
+        assert n_parameters(net.arch) == sum(p.numel() for p in net.parameters())
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("placement", ["both", "encoder", "decoder", "none"])
 def test_the_label_acts_where_it_joins_and_nowhere_else(kind: str, placement: str):
-    net = model(resolve(config(kind, placement), (1, 28, 28), 10, []), 0)
-    x, z = torch.rand(1, 1, 784).expand(1, 10, 784), torch.randn(1, 1, 4).expand(1, 10, 4)
-    y = torch.arange(10)[None]
-    mu_spread = net.encode(x, y)[0].std(dim=1).max()
-    image_spread = net.decode(z, y).std(dim=1).max()
+    net = model(config(kind, placement))
+    x, z = torch.rand(1, 1, 28, 28).expand(10, -1, -1, -1), torch.randn(1, 4).expand(10, 4)
+    y = torch.arange(10)
+    mu_spread = net.encode(x, y)[0].std(dim=0).max()
+    image_spread = net.decode(z, y).std(dim=0).max()
     assert (mu_spread > 1e-4).item() == (placement in ("both", "encoder"))
     assert (image_spread > 1e-4).item() == (placement in ("both", "decoder"))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
-def test_a_run_is_the_same_model_in_any_stack(kind: str):
-    arch = resolve(config(kind), (1, 28, 28), 10, [])
-    stacked, alone = model(arch, 7, 8, 9), model(arch, 8)
-    x, y = torch.rand(3, 16, 784), torch.randint(10, (3, 16))
-    z = torch.randn(3, 16, 4)
-    assert torch.equal(stacked.encode(x, y)[0][1], alone.encode(x[1:2], y[1:2])[0][0])
-    assert torch.equal(stacked.decode(z, y)[1], alone.decode(z[1:2], y[1:2])[0])
+def test_a_seed_gives_the_same_start_values_whatever_was_drawn_before():
+    first = model(config("mlp"), seed=7)
+    torch.rand(5)
+    again, other = model(config("mlp"), seed=7), model(config("mlp"), seed=8)
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "continuous_bernoulli", "laplace", "discretized_logistic"])
+@pytest.mark.parametrize("prior", ["standard", "mixture", "vamp"])
+@pytest.mark.parametrize("network", KINDS)
+def test_labels_go_with_every_network_likelihood_and_prior(kind: str, prior: str, network: str):
+    """The gradient of the loss with respect to each label vector is not zero."""
+    torch.manual_seed(0)
+    c = config(network)
+    c.model.activation = "tanh"  # no unit that is off by chance
+    c.likelihood.kind, c.prior.kind = kind, prior
+    c.likelihood.targets = "pixels" if kind == "bernoulli" else None
+    c.prior.components = None if prior == "standard" else 3
+    net = model(c, (1, 8, 8))
+    labels = net.encoder_labels.requires_grad_(), net.decoder_labels.requires_grad_()
+    noise = {"z": torch.randn(1, 4, 4)}
+    net(elbo, torch.rand(4, 1, 8, 8), torch.arange(4), noise, torch.tensor([1.0, 0.0]))[0].backward()
+    for label in labels:
+        assert label.grad is not None
+        assert (label.grad[:4].abs().sum(dim=1) > 0).all()
+
+
+def test_a_second_output_per_pixel_is_the_variance():
+    c = config("mlp")
+    c.x_var.kind, c.x_var.value = "per_pixel", None
+    net = model(c)
+    assert net.decode(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64)).shape == (2, 2, 28, 28)
 
 
 def test_constant_planes_in_the_conv_encoder_are_what_the_docstring_says():
-    arch = resolve(config("conv", "encoder", 2), (1, 28, 28), 10, [])
-    net = model(arch, 0)
-    first, planes = net.encoder.convs[0], net.encoder.planes
-    x, y = torch.rand(1, 3, 784), torch.tensor([[4, 0, 9]])
-    one_hot = torch.nn.functional.one_hot(y[0], 10).float().repeat(1, 2)  # (B, 20)
+    net = model(config("conv", "encoder", 2))
+    encoder = net.encoder
+    assert isinstance(encoder, ConvEncoder)
+    assert encoder.planes is not None
+    x, y = torch.rand(3, 1, 28, 28), torch.tensor([4, 0, 9])
+    one_hot = torch.nn.functional.one_hot(y, 10).float().repeat(1, 2)  # (B, 20)
     # A 4x4 stride-2 convolution of the image and a 1x1 stride-2 convolution of constant planes, added.
-    image_part = first(x[0].reshape(3, 1, 28, 28), 0)
     plane_images = one_hot[:, :, None, None].expand(3, 20, 28, 28)
-    kernel = planes.weight[0].T[:, :, None, None]  # (channels, 20, 1, 1)
-    plane_part = torch.nn.functional.conv2d(plane_images, kernel, planes.bias[0, 0], stride=2)
-    h = torch.relu(image_part + plane_part)
-    for conv in list(net.encoder.convs)[1:]:
-        h = torch.relu(conv(h, 0))
-    expected = net.encoder.head(h.flatten(1)[None])[..., :4]
-    torch.testing.assert_close(net.encode(x, y)[0], expected)
+    kernel = encoder.planes.weight[:, :, None, None]  # (channels, 20, 1, 1)
+    planes = torch.nn.functional.conv2d(plane_images, kernel, encoder.planes.bias, stride=2)
+    h = torch.relu(encoder.convs[0](x) + planes)
+    for conv in list(encoder.convs)[1:]:
+        h = torch.relu(conv(h))
+    torch.testing.assert_close(net.encode(x, y)[0], encoder.head(h.flatten(1))[:, :4])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_signed_pixels_are_those_that_the_networks_see(kind: str):
     c = config(kind, "both")
-    plain = model(resolve(c, (3, 32, 32), 10, []), 0)
+    plain = model(c, (3, 32, 32))
     c.model.pixels = "signed"
-    signed = model(resolve(c, (3, 32, 32), 10, []), 0)  # the same start values
-    x, y, z = torch.rand(1, 5, 3072), torch.arange(5)[None], torch.randn(1, 5, 4)
+    signed = model(c, (3, 32, 32))  # the same start values
+    x, y, z = torch.rand(5, 3, 32, 32), torch.arange(5), torch.randn(5, 4)
     torch.testing.assert_close(signed.encode(x, y), plain.encode(2 * x - 1, y))
-    torch.testing.assert_close(signed.decode(z, y), 0.5 + 0.5 * plain.decode(z, y))
+    h = plain.decode(z, y)
+    torch.testing.assert_close(signed.likelihood.mean(signed.decode(z, y)), 0.5 + 0.5 * h)
+    c.model.output = "sigmoid"
+    squashed = model(c, (3, 32, 32))
+    torch.testing.assert_close(squashed.likelihood.mean(squashed.decode(z, y)), torch.sigmoid(h))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_logvar_is_bounded_above_and_as_it_was_below(kind: str):
     c = config(kind, "both")
-    plain = model(resolve(c, (3, 32, 32), 10, []), 0)
+    plain = model(c, (3, 32, 32))
     c.model.logvar_max = 0.05
-    bounded = model(resolve(c, (3, 32, 32), 10, []), 0)
-    x, y = 30 * torch.randn(1, 50, 3072), torch.arange(50)[None] % 10
+    bounded = model(c, (3, 32, 32))
+    x, y = 30 * torch.randn(50, 3, 32, 32), torch.arange(50) % 10
     mu, logvar = plain.encode(x, y)
     assert kind == "linear" or logvar.max() > 0.05 > logvar.min()
     torch.testing.assert_close(bounded.encode(x, y), (mu, torch.minimum(logvar, torch.tensor(0.05))))
-
-
-def test_signed_pixels_leave_a_sigmoid_output_as_it_is():
-    c = tiny_config(model__output="sigmoid")
-    plain = model(resolve(c, (1, 8, 8), 3, []), 0)
-    c.model.pixels = "signed"
-    signed = model(resolve(c, (1, 8, 8), 3, []), 0)
-    y, z = torch.zeros(1, 5, dtype=torch.int64), torch.randn(1, 5, 4)
-    assert torch.equal(signed.decode(z, y), plain.decode(z, y))
-
-
-def test_sigmoid_output_stays_inside():
-    arch = resolve(tiny_config(model__output="sigmoid"), (1, 8, 8), 3, [])
-    x_hat = model(arch, 0).decode(100 * torch.randn(1, 50, 4), torch.zeros(1, 50, dtype=torch.int64))
-    assert 0 <= x_hat.min() < x_hat.max() <= 1
 
 
 def test_z_dim_by_compression_and_by_pca():

@@ -86,20 +86,21 @@ def test_the_same_run_twice_in_a_sweep_is_one_run(configs: Configs):
     assert same[0].result == same[1].result
 
 
-def test_stack_size_and_threads_change_nothing_but_the_speed(configs: Configs, tmp_path: Path):
+@pytest.mark.parametrize("network", [{}, {"model__kind": "conv", "model__hidden": None, "model__channels": [4]}])
+def test_a_run_is_bit_identical_alone_and_in_a_sweep(configs: Configs, tmp_path: Path, network: dict[str, Any]):
     changes = [{"seed": s, "x_var__value": v} for s in (0, 1) for v in (0.1, 0.01)]
-    together = [files(o) for o in run_all(configs(*changes))]
-    apart = configs(*changes, trainer__stack_size=1, trainer__threads=2)
-    for c in apart:
-        c.output_dir = str(tmp_path / "apart")
-    for a, b in zip(together, run_all(apart), strict=True):
+    together = [files(o) for o in run_all(configs(*changes, trainer__threads=2, **network))]
+    alone = configs(*changes, trainer__threads=2, **network)
+    for c in alone:
+        c.output_dir = str(tmp_path / "alone")
+    for a, b in zip(together, [run_all([c])[0] for c in alone], strict=True):
         for name, content in files(b).items():
-            if name != "config.yaml":  # it names the stack size and the threads
+            if name != "config.yaml":  # it names the output folder
                 assert a[name] == content, name
 
 
 def test_divergence_is_recorded_and_the_siblings_finish(configs: Configs, tmp_path: Path):
-    changes = [{"seed": 0}, {"seed": 1, "trainer__lr": 10.0}, {"seed": 2}]
+    changes = [{"seed": 0}, {"seed": 1, "beta__value": 1e39}, {"seed": 2}]
     progress = Silent()
     outcomes = run_all(configs(*changes, trainer__epochs=4), progress)
     assert [o.ok for o in outcomes] == [True, False, True]
@@ -127,7 +128,7 @@ def test_a_stack_that_fails_is_split_and_only_the_culprit_fails(
         return original(stack, *args)
 
     monkeypatch.setattr(training, "train_epoch", fail)
-    outcomes = run_all(configs(*({"seed": s} for s in range(5))))
+    outcomes = run_all(configs(*({"seed": s} for s in range(5)), trainer__stack_size=5))
     assert [o.ok for o in outcomes] == [True, True, True, False, True]
     failure = outcomes[3].run.folder.failure()
     assert failure is not None
@@ -149,7 +150,7 @@ def test_out_of_memory_at_eight_runs_is_no_failure_at_four(configs: Configs, mon
         return original(stack, *args)
 
     monkeypatch.setattr(training, "train_epoch", limited)
-    assert all(o.ok for o in run_all(configs(*({"seed": s} for s in range(8)))))
+    assert all(o.ok for o in run_all(configs(*({"seed": s} for s in range(8)), trainer__stack_size=8)))
     assert sizes == [8, 4, 4, 4, 4]
 
 
@@ -162,7 +163,7 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(
     signal_number: int,
     after: int,
 ):
-    changes = [{"seed": s} for s in range(3)]
+    changes = [{"seed": s, "trainer__stack_size": 3} for s in range(3)]
     unbroken = configs(*changes)
     for c in unbroken:
         c.output_dir = str(tmp_path / "unbroken")
@@ -214,7 +215,7 @@ def test_a_signal_stops_all_stacks_in_training_and_starts_no_other(configs: Conf
 def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can(
     configs: Configs, monkeypatch: pytest.MonkeyPatch
 ):
-    runs = plan(configs({"seed": 0}, {"seed": 1}, {"seed": 2}, trainer__epochs=4, trainer__checkpoint_seconds=0.0))
+    runs = plan(configs({"seed": 0}, {"seed": 1}, {"seed": 2}, trainer__epochs=4, trainer__stack_size=3))
     original, epochs = training.train_epoch, []
 
     def stop(stack: Any, *args: Any) -> bool:
@@ -235,16 +236,24 @@ def test_runs_that_stopped_at_different_epochs_go_on_together_as_far_as_they_can
     assert epochs == [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 
-def test_each_stack_has_its_own_tf32(configs: Configs, monkeypatch: pytest.MonkeyPatch):
+def test_each_stack_has_its_own_precision(configs: Configs, monkeypatch: pytest.MonkeyPatch):
     original, seen = training.train_epoch, []
 
     def watch(stack: Any, *args: Any) -> bool:
-        seen.append((stack.configs[0].trainer.tf32, torch.backends.cuda.matmul.allow_tf32))
+        seen.append((stack.configs[0].trainer.precision, torch.backends.cuda.matmul.allow_tf32))
         return original(stack, *args)
 
     monkeypatch.setattr(training, "train_epoch", watch)
-    run_all(configs({"trainer__tf32": False}, {"trainer__tf32": True}, trainer__epochs=1))
-    assert seen == [(False, False), (True, True)]
+    run_all(configs({"trainer__precision": "float32"}, {"trainer__precision": "tf32"}, trainer__epochs=1))
+    assert sorted(seen) == [("float32", False), ("tf32", True)]
+
+
+def test_runs_that_cannot_be_one_program_are_trained_one_after_the_other(configs: Configs):
+    progress = Silent()
+    adafactor = {"optimizer": {"kind": "Adafactor"}, "trainer__stack_size": 3}
+    outcomes = run_all(configs(*({"seed": s} for s in range(3)), **adafactor), progress)
+    assert all(o.ok for o in outcomes)
+    assert progress.notes == ["mlp runs are trained one after the other, as Adafactor mixes the numbers of a tensor"]
 
 
 def test_a_checkpoint_of_another_device_is_not_gone_on_from(configs: Configs, tmp_path: Path):

@@ -60,6 +60,7 @@ TWO = "'hydra.sweeper.objectives=[minimize val_sse,minimize val_sample_ffd]'"
 
 def numbers(config: Settings) -> dict[str, float]:
     """The results that a run with these settings has here: the least val_sample_ffd, 3, is at x_var 0.1 and z_dim 4."""
+    assert config.x_var.value is not None
     ln = math.log10(config.x_var.value) + 1
     sse = 10 + 5 * ln + (config.z_dim.value or 0)
     return {"val_sample_ffd": 7 + ln**2 - (config.z_dim.value or 0), "val_sse": sse, "val_r_loss": 2 * sse}

@@ -106,9 +106,7 @@ def test_unfinished_diverged_and_damaged_runs_are_refused(folders: dict[str, Pat
 
 def test_a_model_goes_through_its_file_and_always_gives_the_same_bytes(toy: ImageData):
     model = linear_model(toy)
-    parameters = {name: value[0] for name, value in model.network.state_dict().items()}
-    parameters["log_x_var"] = torch.tensor(-2.0)
-    packed = {pack(model.arch, parameters, toy.classes) for _ in range(20)}
+    packed = {pack(model.arch, model.network.state_dict(), toy.classes) for _ in range(20)}
     again = unpack(packed.pop())
     assert not packed
     assert (again.arch, again.classes, again.x_var) == (model.arch, toy.classes, pytest.approx(math.exp(-2)))
@@ -120,15 +118,15 @@ def test_the_safetensors_library_opens_the_file(folders: dict[str, Path]):
         entry = json.loads(file.metadata()["vae"])
         assert entry["classes"] == ["c0", "c1", "c2"]
         assert entry["architecture"]["z_dim"] == 4
-        assert file.get_tensor("log_x_var").shape == ()
-        assert file.get_tensor("decoder.net.layers.0.bias").shape == (1, 16)
+        assert file.get_tensor("likelihood.log_x_var").shape == (1,)
+        assert file.get_tensor("decoder.net.layers.0.bias").shape == (16,)
 
 
 def test_what_is_not_a_model_is_refused_in_one_line(toy: ImageData):
     tensors = {"a": torch.zeros(2)}
-    entry = {"format": 1, "architecture": {"kind": "mlp"}, "classes": []}
+    entry = {"format": 2, "architecture": {"kind": "mlp"}, "classes": []}
     model = linear_model(toy)
-    whole = pack(model.arch, {"log_x_var": torch.tensor(0.0)}, toy.classes)  # weights are missing
+    whole = pack(model.arch, {"likelihood.log_x_var": torch.zeros(1)}, toy.classes)  # weights are missing
     files = [
         b"",
         b"PK not a model",
@@ -137,7 +135,7 @@ def test_what_is_not_a_model_is_refused_in_one_line(toy: ImageData):
         save(tensors, {"vae": "[]"}),
         whole,
     ]
-    files += [save(tensors, {"vae": json.dumps(e)}) for e in (entry, entry | {"format": 2}, entry | {"classes": 1})]
+    files += [save(tensors, {"vae": json.dumps(e)}) for e in (entry, entry | {"format": 1}, entry | {"classes": 1})]
     for data in files:
         with pytest.raises(ValueError, match="not a model of this project") as error:
             unpack(data)

@@ -1,56 +1,18 @@
-"""The settings that can change a run's numbers: type, unit, default, range and meaning, and checks that need no data.
-
-This module imports neither torch nor Hydra, so that help texts and complaints about bad settings appear at once.
-A setting that belongs to one kind only (`beta.cycles` to `beta=cyclical`) is None under the other kinds. Giving it
-there is an error.
-"""
+"""The settings that can change a run's numbers, and the checks that need no data. Imports neither torch nor Hydra."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from vae.schema import ConfigError, check, setting, settings
 
 # Part of every run's identity. Raise it whenever the same settings give other numbers than before
 # (tests/test_train.py compares a short seeded run with its recorded losses).
-TRAINING_VERSION = 3
+TRAINING_VERSION = 4
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one line that names the setting, its value and what is allowed."""
-
-
-def setting(
-    default: Any,
-    doc: str,
-    *,
-    unit: str = "",
-    choices: tuple[str, ...] = (),
-    gt: float | None = None,
-    ge: float | None = None,
-    le: float | None = None,
-    kinds: tuple[str, ...] = (),
-    optional: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field with its documentation and range.
-
-    Args:
-        doc: one sentence for docs/settings.md and the help.
-        unit: of the value, for example "nats" or "images".
-        choices: the words allowed, where the value is a word.
-        gt, ge, le: bounds of a number, or of each number of a list.
-        kinds: the kinds of its group that use this setting. It must be None under the others. Empty: all kinds.
-        optional: more kinds that use it, under which it may be None.
-    """
-    meta = {"doc": doc, "unit": unit, "choices": choices, "gt": gt, "ge": ge, "le": le}
-    meta |= {"kinds": kinds, "optional": optional}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=meta)
-    return field(default=default, metadata=meta)
-
-
-DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "image_folder", "npz", "photos")
+DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "image_folder", "npz", "photos", "custom")
 
 
 @dataclass
@@ -74,8 +36,9 @@ class Dataset:
         kinds=("image_folder",),
         optional=("torchvision", "npz"),
     )
-    name: str | None = setting(
-        None, "name of a class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",)
+    name: str | None = setting(None, "class of torchvision.datasets, such as KMNIST or SVHN", kinds=("torchvision",))
+    part: dict[str, Any] | None = setting(
+        None, "a function of your own that returns vae.data.ImageData, by `_target_`, with arguments", kinds=("custom",)
     )
     validation: float = setting(
         0.0,
@@ -86,9 +49,12 @@ class Dataset:
     )
 
 
+NETWORKS = ("mlp", "conv", "resnet", "linear")
+
+
 @dataclass
 class Model:
-    kind: str = setting("mlp", "type of network of the encoder and the decoder", choices=("mlp", "conv", "linear"))
+    kind: str = setting("mlp", "type of network of the encoder and the decoder", choices=(*NETWORKS, "custom"))
     hidden: list[int] | None = setting(
         [400], "widths of the encoder's hidden layers; the decoder mirrors them", unit="units", ge=1, kinds=("mlp",)
     )
@@ -97,25 +63,34 @@ class Model:
         "channels of the encoder's 4x4 stride-2 convolutions; the decoder mirrors them",
         unit="channels",
         ge=1,
-        kinds=("conv",),
+        kinds=("conv", "resnet"),
+    )
+    blocks: int | None = setting(
+        None, "residual blocks after each convolution of stride 2", unit="blocks", ge=1, kinds=("resnet",)
     )
     activation: str | None = setting(
         "relu",
         "activation function between the layers",
         choices=("relu", "leaky_relu", "gelu", "tanh"),
-        kinds=("mlp", "conv"),
+        kinds=("mlp", "conv", "resnet"),
+    )
+    encoder: dict[str, Any] | None = setting(
+        None, "an nn.Module of your own, by `_target_`, with arguments", kinds=("custom",)
+    )
+    decoder: dict[str, Any] | None = setting(
+        None, "an nn.Module of your own, by `_target_`, with arguments", kinds=("custom",)
     )
     output: str = setting(
         "identity",
         "last step of the decoder: identity allows any value, as in study A; sigmoid keeps values in (0, 1)",
-        choices=("identity", "sigmoid"),
+        choices=("identity", "sigmoid", "relu", "leaky_relu"),
     )
     pixels: str | None = setting(
         None,
         "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0; photographs then train faster. "
         "null: x is not changed",
         choices=("signed",),
-        optional=("mlp", "conv", "linear"),
+        optional=NETWORKS,
     )
     logvar_max: float | None = setting(
         None,
@@ -123,12 +98,13 @@ class Model:
         "unusual image can derail training",
         gt=0,
         le=50,
-        optional=("mlp", "conv", "linear"),
+        optional=(*NETWORKS, "custom"),
     )
-    init: str = setting(
+    init: str | None = setting(
         "uniform",
         "initial weights: uniform is U(±1/√fan_in), as in torch.nn.Linear; kaiming and xavier are the normal versions",
         choices=("uniform", "kaiming", "xavier"),
+        kinds=NETWORKS,
     )
 
 
@@ -168,14 +144,53 @@ class Beta:
     )
 
 
+LOCATED = ("gaussian", "laplace", "discretized_logistic")  # likelihoods with a variance, x_var
+
+
+@dataclass
+class Likelihood:
+    kind: str = setting(
+        "gaussian",
+        "distribution of the pixels given z and the label",
+        choices=(*LOCATED, "bernoulli", "continuous_bernoulli", "custom"),
+    )
+    targets: str | None = setting(
+        None,
+        "pixels: the pixel values; binarized: black and white, drawn anew at every step with the pixel as probability "
+        "(Burda et al. 2016)",
+        choices=("pixels", "binarized"),
+        kinds=("bernoulli",),
+    )
+    part: dict[str, Any] | None = setting(
+        None, "a likelihood of your own, by `_target_`, with arguments", kinds=("custom",)
+    )
+
+
+@dataclass
+class Prior:
+    kind: str = setting(
+        "standard", "distribution that samples are drawn from", choices=("standard", "mixture", "vamp", "custom")
+    )
+    components: int | None = setting(
+        None, "Gaussians of the prior", unit="components", ge=1, le=10_000, kinds=("mixture", "vamp")
+    )
+    part: dict[str, Any] | None = setting(None, "a prior of your own, by `_target_`, with arguments", kinds=("custom",))
+
+
 @dataclass
 class XVar:
     kind: str = setting(
         "fixed",
-        "whether the decoder's variance is fixed or learned with the weights (sigma-VAE, Rybkin et al. 2021)",
-        choices=("fixed", "learned"),
+        "whether the variance of a pixel is given, learned as one number with the weights (sigma-VAE, Rybkin et al. "
+        "2021), or a second output of the decoder for each pixel",
+        choices=("fixed", "learned", "per_pixel"),
     )
-    value: float = setting(0.1, "variance of a pixel given z and the label; if it is learned, its initial value", gt=0)
+    value: float | None = setting(
+        0.1,
+        "variance of a pixel given z and the label; if it is learned, its initial value",
+        gt=0,
+        kinds=("fixed", "learned"),
+    )
 
 
 @dataclass
@@ -197,8 +212,25 @@ class LabelRepeat:
 class Objective:
     kind: str = setting(
         "elbo",
-        "loss per image: elbo is SSE/(2·x_var) + (D/2)·ln(2π·x_var) + beta·KL; per_dim is SSE/D + beta·KL/k",
-        choices=("elbo", "per_dim"),
+        "what training minimizes",
+        choices=("elbo", "per_dim", "iwae", "beta_tc", "mmd", "capacity", "custom"),
+    )
+    samples: int | None = setting(
+        None, "z drawn for each image in training", unit="samples", ge=1, le=10_000, kinds=("iwae",)
+    )
+    alpha: float | None = setting(
+        None, "the KL has the weight 1 - alpha; 1 leaves the MMD alone", ge=-1000, le=1, kinds=("mmd",)
+    )
+    weight: float | None = setting(
+        None, "lambda of Zhao et al. 2019: the MMD has the weight alpha + lambda - 1", ge=0, kinds=("mmd",)
+    )
+    gamma: float | None = setting(None, "weight of |KL - C|", gt=0, kinds=("capacity",))
+    nats: float | None = setting(None, "the capacity C at the end of its ramp", unit="nats", ge=0, kinds=("capacity",))
+    ramp: float | None = setting(
+        None, "share of the training in which C grows from 0", unit="share", gt=0, le=1, kinds=("capacity",)
+    )
+    part: dict[str, Any] | None = setting(
+        None, "an objective of your own, by `_target_`, with arguments", kinds=("custom",)
     )
 
 
@@ -206,12 +238,22 @@ class Objective:
 class Trainer:
     epochs: int = setting(50, "passes over the training images", unit="epochs", ge=1)
     batch_size: int = setting(128, "images per step", unit="images", ge=1)
-    lr: float = setting(1e-3, "learning rate of Adam", gt=0, le=10)
+    lr: float = setting(1e-3, "learning rate", gt=0, le=10)
     lr_schedule: str = setting(
-        "constant", "constant, or cosine: the learning rate falls to 0 at the last step", choices=("constant", "cosine")
+        "constant",
+        "cosine: the learning rate falls to 0 at the last step; warmup_cosine: it grows linearly first",
+        choices=("constant", "cosine", "warmup_cosine"),
     )
-    tf32: bool = setting(
-        False, "on a GPU, compute matrix products in TensorFloat-32: faster, but only 10 bits of mantissa"
+    warmup_epochs: float | None = setting(
+        None, "with warmup_cosine, how long the learning rate grows", unit="epochs", gt=0
+    )
+    clip: float | None = setting(
+        None, "upper bound of the norm of a step's gradient; larger gradients are scaled down to it", gt=0
+    )
+    precision: str = setting(
+        "float32",
+        "of matrix products and convolutions: tf32 (on a GPU, 10 bits of mantissa) and bfloat16 (8 bits) are faster",
+        choices=("float32", "tf32", "bfloat16"),
     )
 
 
@@ -226,66 +268,12 @@ class Config:
     x_var: XVar = field(default_factory=XVar)
     label_placement: LabelPlacement = field(default_factory=LabelPlacement)
     label_repeat: LabelRepeat = field(default_factory=LabelRepeat)
+    likelihood: Likelihood = field(default_factory=Likelihood)
+    prior: Prior = field(default_factory=Prior)
     objective: Objective = field(default_factory=Objective)
+    optimizer: dict[str, Any] = setting({"kind": "Adam"}, "a class of torch.optim, with its arguments")
     trainer: Trainer = field(default_factory=Trainer)
     seed: int = setting(0, "seed of all random generators of the run", ge=0, le=2**63 - 1)
-
-
-TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-TYPES |= {"list[int]": "a list of whole numbers, each"}
-
-
-def allowed(meta: Mapping[str, Any]) -> str:
-    """What a setting may be, in words: "a number > 0" or "one of a, b"."""
-    if meta["choices"]:
-        return "one of " + ", ".join(meta["choices"])
-    bounds = [
-        f"{sign} {meta[key]:.4g}" for key, sign in (("gt", ">"), ("ge", ">="), ("le", "<=")) if meta[key] is not None
-    ]
-    kind = TYPES.get(meta["type"].removesuffix(" | None"), "see docs/settings.md")
-    return " ".join([kind, " and ".join(bounds)]).strip()
-
-
-def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any], Any]]:
-    """All settings as (dotted name, value, metadata and its type, the group that it belongs to)."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            yield from settings(value, f"{f.name}.")
-        else:
-            yield prefix + f.name, value, {**f.metadata, "type": f.type}, config
-
-
-def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
-    shown = name.removesuffix(".kind")
-    kind = getattr(group, "kind", None)
-    users = (*meta["kinds"], *meta["optional"])
-    if users and kind not in users:
-        if value is not None:
-            group_name = name.split(".")[0]
-            users = " or ".join(f"{group_name}={k}" for k in users)
-            raise ConfigError(f"{name}={value}: {group_name}={kind} does not use it; allowed: with {users} only")
-        return
-    if value is None:
-        if kind in meta["kinds"]:
-            raise ConfigError(f"{name}: must be given; allowed: {allowed(meta)}")
-        return
-    if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{shown}={value}: not an option; allowed: {allowed(meta)}")
-    numbers = value if isinstance(value, list) else [value]
-    for x in numbers:
-        if isinstance(x, bool) or not isinstance(x, int | float):
-            continue
-        good = (
-            math.isfinite(x)
-            and (meta["gt"] is None or x > meta["gt"])
-            and (meta["ge"] is None or x >= meta["ge"])
-            and (meta["le"] is None or x <= meta["le"])
-        )
-        if not good:
-            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}")
-    if isinstance(value, list) and not value and meta["kinds"]:
-        raise ConfigError(f"{name}=[]: empty; allowed: {allowed(meta)}")
 
 
 def validate(config: Config) -> None:
@@ -295,7 +283,7 @@ def validate(config: Config) -> None:
         ConfigError: for the first setting that is out of range, missing, or not used by the chosen kind.
     """
     for name, value, meta, group in settings(config):
-        _check_one(name, value, meta, group)
+        check(name, value, meta, group)
     wanted = {"image_folder": "a folder with train/<class>/* and test/<class>/*", "npz": "a file of arrays"}
     if config.dataset.kind in wanted and not config.dataset.root:
         raise ConfigError(f"dataset.root=null: must be given; allowed: {wanted[config.dataset.kind]}")
@@ -306,20 +294,71 @@ def validate(config: Config) -> None:
             f"beta.epochs={config.beta.epochs:g}: the warm-up would not end; "
             f"allowed: at most trainer.epochs={config.trainer.epochs}"
         )
-    if config.objective.kind == "per_dim" and config.x_var.kind == "learned":
-        raise ConfigError("x_var=learned: objective=per_dim has no x_var to learn; allowed: objective=elbo")
+    _check_parts(config)
+
+
+def _check_parts(config: Config) -> None:
+    """Checks which parts go together."""
+    likelihood, objective = config.likelihood.kind, config.objective.kind
+    for name, spec in own_parts(config).items():
+        if "_target_" not in spec:
+            raise ConfigError(f"{name}={spec}: names no class; allowed: {{_target_: module.Class, ...}}")
+    if "kind" not in config.optimizer:
+        raise ConfigError("optimizer.kind: must be given; allowed: a class of torch.optim")
+    if objective == "per_dim" and likelihood != "gaussian":
+        raise ConfigError(
+            f"likelihood={likelihood}: objective=per_dim is a squared error; allowed: likelihood=gaussian"
+        )
+    if objective == "per_dim" and config.x_var.kind != "fixed":
+        raise ConfigError(
+            f"x_var={config.x_var.kind}: objective=per_dim has no x_var to learn; allowed: another objective"
+        )
+    if likelihood not in LOCATED and config.x_var.kind != "fixed":
+        raise ConfigError(
+            f"x_var={config.x_var.kind}: likelihood={likelihood} has no x_var to learn; allowed: x_var=fixed"
+        )
+    if likelihood not in LOCATED and config.model.output != "identity":
+        raise ConfigError(
+            f"model.output={config.model.output}: likelihood={likelihood} has its own last step; allowed: identity"
+        )
+    warm = config.trainer.warmup_epochs
+    if (config.trainer.lr_schedule == "warmup_cosine") != (warm is not None):
+        raise ConfigError(
+            f"trainer.warmup_epochs={'null' if warm is None else f'{warm:g}'}: belongs to trainer.lr_schedule="
+            "warmup_cosine; allowed: both or neither"
+        )
+    if warm is not None and warm >= config.trainer.epochs:
+        raise ConfigError(
+            f"trainer.warmup_epochs={warm:g}: out of range; allowed: less than trainer.epochs={config.trainer.epochs}"
+        )
+
+
+def own_parts(config: Config) -> dict[str, Mapping[str, Any]]:
+    """The specifications of the user's own parts, by the names of their settings."""
+    found = {
+        "dataset.part": config.dataset.part,
+        "model.encoder": config.model.encoder,
+        "model.decoder": config.model.decoder,
+        "likelihood.part": config.likelihood.part,
+        "prior.part": config.prior.part,
+        "objective.part": config.objective.part,
+    }
+    return {name: spec for name, spec in found.items() if spec is not None}
 
 
 def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The groups that have no part in a run with these settings, as prefixes of dotted names.
 
-    These are `label_repeat.` where no network is given the label, and `x_var.` under the objective that has none.
+    These are `label_repeat.` if no network receives the label, `x_var.` if the likelihood or the objective has none,
+    and `beta.` if the objective has none.
     """
     prefixes = []
     if values.get("label_placement.kind") == "none":
         prefixes.append("label_repeat.")
-    if values.get("objective.kind") == "per_dim":
+    if values.get("objective.kind") == "per_dim" or values.get("likelihood.kind", "gaussian") not in LOCATED:
         prefixes.append("x_var.")
+    if values.get("objective.kind") in ("iwae", "mmd", "capacity"):
+        prefixes.append("beta.")
     return tuple(prefixes)
 
 

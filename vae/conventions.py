@@ -22,17 +22,26 @@ def study_columns(sse: float, kl: float, input_dim: float, z_dim: float) -> dict
     }
 
 
-def normalised_elbo(sse: float, kl: float, x_var: float, input_dim: int) -> dict[str, float]:
-    """The bound on ln p(x|y) under a decoder of variance x_var, with beta = 1 whatever the training's.
+MEASURES = {
+    "density": "density of pixels in [0, 1]",
+    "levels": "probability of 8-bit levels",
+    "binary": "probability of black and white pixels",
+}  # what a likelihood's log_prob is of
 
-    Returns:
-        elbo: nats per image, for pixels in [0, 1] with density. elbo_per_dim: nats per pixel.
-        bits_per_dim: the same bound for 8-bit pixels, -elbo/(D·ln 2) + 8, lower is better; the 8 is log2 of the 256
-        levels that [0, 1] is divided into (Theis et al. 2016, section 3.1).
+
+def gaussian_elbo(sse: float, kl: float, x_var: float, input_dim: int) -> float:
+    """The bound on ln p(x|y) under a Gaussian decoder of variance x_var with beta = 1, in nats per image."""
+    return -(sse / (2 * x_var) + 0.5 * input_dim * math.log(2 * math.pi * x_var) + kl)
+
+
+def bits_per_dim(elbo: float, measure: str, input_dim: int) -> float | None:
+    """The bound per pixel in bits, for 8-bit pixels; lower is better.
+
+    A density on [0, 1] is spread over 256 levels: log2 256 = 8 bits are added (Theis et al. 2016, section 3.1).
+
+    Args:
+        elbo: nats per image.
+        measure: a key of MEASURES. For `binary` and unknown measures there are no bits of 8-bit pixels: None.
     """
-    elbo = -(sse / (2 * x_var) + 0.5 * input_dim * math.log(2 * math.pi * x_var) + kl)
-    return {
-        "elbo": elbo,
-        "elbo_per_dim": elbo / input_dim,
-        "bits_per_dim": 8 - elbo / (input_dim * math.log(2)),
-    }
+    bits = -elbo / (input_dim * math.log(2))
+    return {"density": 8 + bits, "levels": bits}.get(measure)

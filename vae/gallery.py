@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae.conventions import ACTIVE_VARIANCE
 from vae.data import ImageData
-from vae.objective import gaussian_kl
+from vae.priors import gaussian_kl
 from vae.sheet import Scatter, Sheet
 from vae.trained import TrainedVAE
 

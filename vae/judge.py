@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from vae.data import ImageData
 from vae.data.cache import store
-from vae.layers import generator
+from vae.seeding import generator
 
 log = logging.getLogger(__name__)
 

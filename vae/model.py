@@ -1,50 +1,50 @@
-"""The conditional VAE: encoders and decoders of three kinds, for K runs at once (an ordinary model is K = 1).
-
-The label's one-hot vector, repeated n times, joins the encoder, the decoder, both or neither:
-
-- mlp and linear: concatenated to the flat image and to z.
-- conv: in the encoder as n·classes constant input planes, seen by a 1x1 kernel beside the first convolution (a plane
-  that is constant needs no larger one), in the decoder concatenated to z.
-"""
+"""The conditional VAE: encoder, decoder, likelihood and prior, put together from a specification."""
 
 from __future__ import annotations
 
-import itertools
+import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vae.config import Config, ConfigError
-from vae.layers import Conv2d, ConvTranspose2d, Linear
+from vae import parts
+from vae.config import Config, ConfigError, own_parts
+from vae.likelihoods import likelihood_of
+from vae.networks import DECODERS, ENCODERS
+from vae.objectives import Objective, Terms, objective_of
+from vae.priors import prior_of
+from vae.seeding import seed_of
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "gelu": F.gelu,
-    "tanh": torch.tanh,
-}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the shapes and functions of a model: runs that share it can be stacked."""
+    """Everything that a model is built from, and what `model.safetensors` says about it.
 
-    kind: str
+    Attributes:
+        network: `kind` and the arguments of encoder and decoder; for `custom` the specifications `encoder` and
+            `decoder`, each with `_target_`.
+        likelihood, prior: `kind` and arguments.
+        encoder_repeat, decoder_repeat: times that the one-hot label is repeated for a network; 0: it does not get it.
+        pixels: `signed` if an image x enters the encoder as 2x - 1.
+        logvar_max: upper bound of the encoder's logvar.
+    """
+
     image_shape: tuple[int, int, int]  # C, H, W
     n_classes: int
     z_dim: int
-    encoder_repeat: int  # times the one-hot label joins the encoder; 0: it does not
+    encoder_repeat: int
     decoder_repeat: int
-    hidden: tuple[int, ...] = ()  # mlp
-    channels: tuple[int, ...] = ()  # conv
-    activation: str = "relu"
-    output: str = "identity"
-    init: str = "uniform"
+    network: Mapping[str, Any]
+    likelihood: Mapping[str, Any] = field(default_factory=lambda: {"kind": "gaussian"})
+    prior: Mapping[str, Any] = field(default_factory=lambda: {"kind": "standard"})
     pixels: str | None = None
     logvar_max: float | None = None
 
@@ -52,6 +52,179 @@ class Architecture:
     def input_dim(self) -> int:
         """D = C·H·W."""
         return math.prod(self.image_shape)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The parts of the user's own, by setting: what building the model imports."""
+        found = {"model": self.network, "likelihood": self.likelihood, "prior": self.prior}
+        return {name: spec for name, spec in found.items() if spec["kind"] == "custom"}
+
+
+class VAE(nn.Module):
+    """One conditional VAE. Images are (B, C, H, W) in [0, 1], labels (B,) integers.
+
+    Raises:
+        ConfigError: for parts of the user's own that cannot be made or return something of another shape.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    encoder_labels: Tensor  # row c: the label vector of class c
+    decoder_labels: Tensor
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.likelihood = likelihood_of(arch.likelihood)
+        n_channels, height, width = arch.image_shape
+        given = {
+            "encoder": {
+                "image_shape": arch.image_shape,
+                "label_dim": arch.encoder_repeat * arch.n_classes,
+                "out_dim": 2 * arch.z_dim,
+            },
+            "decoder": {
+                "z_dim": arch.z_dim,
+                "label_dim": arch.decoder_repeat * arch.n_classes,
+                "out_shape": (getattr(self.likelihood, "n_parameters", 1) * n_channels, height, width),
+            },
+        }
+        if arch.network["kind"] == "custom":
+            self.encoder = parts.make("model.encoder", arch.network["encoder"], **given["encoder"])
+            self.decoder = parts.make("model.decoder", arch.network["decoder"], **given["decoder"])
+        else:
+            kind = arch.network["kind"]
+            own = {key: value for key, value in arch.network.items() if key != "kind"}
+            self.encoder = ENCODERS[kind](**given["encoder"], **own)
+            self.decoder = DECODERS[kind](**given["decoder"], **own)
+        self.prior = prior_of(
+            arch.prior,
+            arch.z_dim,
+            arch.image_shape,
+            arch.n_classes if arch.encoder_repeat else 0,
+            self._encode_weighted,
+        )
+        one_hot = torch.eye(arch.n_classes)
+        self.register_buffer("encoder_labels", one_hot.repeat(1, arch.encoder_repeat), persistent=False)
+        self.register_buffer("decoder_labels", one_hot.repeat(1, arch.decoder_repeat), persistent=False)
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x, y), (B, k) each."""
+        return self._posterior(x, self.encoder_labels[y])
+
+    def _encode_weighted(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode`, with weights of the classes (B, n_classes) instead of one class."""
+        return self._posterior(x, weights.repeat(1, self.arch.encoder_repeat))
+
+    def _posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, label)  # (B, 2k)
+        mu, logvar = out.float().chunk(2, dim=1)
+        return mu, logvar if self.arch.logvar_max is None else logvar.clamp(max=self.arch.logvar_max)
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """The parameters of p(x|z, y): (B, k), (B,) -> (B, p·C, H, W)."""
+        return self.decoder(z, self.decoder_labels[y]).float()
+
+    def noise_shapes(self, objective: Objective, n_images: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The random numbers that `terms` needs, by name: `normal` or `uniform`, and the shape."""
+        z_dim = self.arch.z_dim
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+            "z": ("normal", (getattr(objective, "samples", 1), n_images, z_dim))
+        }
+        if getattr(self.likelihood, "binarizes", False):
+            shapes["pixels"] = "uniform", (n_images, *self.arch.image_shape)
+        if getattr(objective, "draws_prior", False):
+            shapes |= {"prior": ("normal", (n_images, z_dim)), "chance": ("uniform", (n_images,))}
+        return shapes
+
+    def terms(self, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], beta: Tensor, progress: Tensor) -> Terms:
+        """The terms of the objective for a batch.
+
+        Args:
+            noise: as noise_shapes has it.
+        """
+        n_samples, n_images, _ = noise["z"].shape
+        target = (noise["pixels"] < x).to(x.dtype) if "pixels" in noise else x
+        mu, logvar = self.encode(target, y)  # (B, k) each
+        z = mu + (0.5 * logvar).exp() * noise["z"]  # (S, B, k)
+        repeated = y if n_samples == 1 else y.repeat(n_samples)
+        parameters = self.decode(z.flatten(0, 1), repeated)  # (S·B, p·C, H, W)
+        again = target if n_samples == 1 else target.repeat(n_samples, 1, 1, 1)
+        log_px = self.likelihood.log_prob(again, parameters).view(n_samples, n_images)
+        x_hat = self.likelihood.mean(parameters).view(n_samples, *x.shape)
+        return Terms(x, x_hat, log_px, mu, logvar, z, self.prior, beta, progress, noise)
+
+    def forward(
+        self, objective: Objective, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], schedule: Tensor
+    ) -> Tensor:
+        """Loss, SSE and KL of a batch, each the mean per image: (3,).
+
+        Args:
+            schedule: beta and the share of the training that is done, (2,).
+        """
+        terms = self.terms(x, y, noise, schedule[0], schedule[1])
+        loss = objective(terms)
+        with torch.no_grad():  # the others are recorded only
+            sse, kl = terms.sse.mean(), terms.kl.mean()
+        return torch.stack([loss, sse.detach(), kl.detach()])
+
+
+_building = threading.Lock()  # modules draw their start values from torch's global generator
+
+
+def build(arch: Architecture, seed: int) -> VAE:
+    """A VAE whose start values depend on its architecture and the seed only.
+
+    Raises:
+        ConfigError: as for VAE.
+    """
+    with _building, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "init"))
+        return VAE(arch)
+
+
+def check_parts(config: Config, arch: Architecture, n_train: int) -> None:
+    """Tries the user's own parts on two images. What a part itself raises is left to the training, as a run's failure.
+
+    Raises:
+        ConfigError: for a part that cannot be made, or that returns something of another shape than expected.
+    """
+    own = {name: spec["_target_"] for name, spec in own_parts(config).items() if name != "dataset.part"}
+    if not own:
+        return
+
+    def expect(name: str, returned: Any, shape: tuple[int, ...]) -> None:
+        if name in own and (not isinstance(returned, Tensor) or returned.shape != shape):
+            got = f"shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else f"a {type(returned).__name__}"
+            raise ConfigError(f"{name}: {own[name]} returned {got} for two images; expected a tensor of shape {shape}")
+
+    try:
+        model, objective = build(arch, 0), objective_of(config, n_train)
+        x, y = torch.rand(2, *arch.image_shape), torch.zeros(2, dtype=torch.int64)
+        shapes = model.noise_shapes(objective, 2)
+        noise = {name: torch.rand(shape) for name, (_, shape) in shapes.items()}
+        z, k = noise["z"][0], arch.z_dim
+        with torch.no_grad():
+            expect("model.encoder", model.encoder(x, model.encoder_labels[y]), (2, 2 * k))
+            parameters = model.decoder(z, model.decoder_labels[y])
+            p = getattr(model.likelihood, "n_parameters", 1)
+            expect("model.decoder", parameters, (2, p * arch.image_shape[0], *arch.image_shape[1:]))
+            expect("likelihood.part", model.likelihood.log_prob(x, parameters), (2,))
+            expect("likelihood.part", model.likelihood.mean(parameters), tuple(x.shape))
+            expect("prior.part", model.prior.log_prob(z), (2,))
+            expect("prior.part", model.prior.sample(z, torch.rand(2)), (2, k))
+            terms = model.terms(x, y, noise, torch.tensor(1.0), torch.tensor(0.0))
+            expect("objective.part", objective(terms), ())
+    except ConfigError:
+        raise
+    except Exception as error:
+        log.info("%s", error)
+
+
+def n_parameters(arch: Architecture) -> int:
+    """The trained numbers of one run, counted without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in VAE(arch).parameters())
 
 
 def resolve(
@@ -63,9 +236,46 @@ def resolve(
         eigenvalues: of the training covariance, descending (for `z_dim=pca`).
 
     Raises:
-        ConfigError: where a setting does not fit the data.
+        ConfigError: if a setting does not fit the data.
     """
     input_dim = math.prod(image_shape)
+    z_dim = _z_dim(config, input_dim, eigenvalues)
+    placement = config.label_placement.kind
+    if placement != "none" and n_classes < 2:
+        raise ConfigError(
+            f"label_placement={placement}: the dataset has one class only, so there is nothing to condition on; "
+            "allowed: none"
+        )
+
+    def repeat(joined: bool, length: int) -> int:
+        if not joined:
+            return 0
+        if config.label_repeat.kind == "match":
+            return max(1, round(length / n_classes))
+        assert config.label_repeat.value is not None
+        return config.label_repeat.value
+
+    m = config.model
+    if m.channels is not None and min(image_shape[1:]) >> len(m.channels) < 1:
+        raise ConfigError(
+            f"model.channels={m.channels}: too many layers for images of {image_shape[1]}x{image_shape[2]}, each "
+            f"halves them; allowed: at most {int(math.log2(min(image_shape[1:])))} layers"
+        )
+    return Architecture(
+        image_shape=image_shape,
+        n_classes=n_classes,
+        z_dim=z_dim,
+        encoder_repeat=repeat(placement in ("both", "encoder"), input_dim),
+        decoder_repeat=repeat(placement in ("both", "decoder"), z_dim),
+        network=_network(config),
+        likelihood=_likelihood(config),
+        prior=_given(kind=config.prior.kind, components=config.prior.components, part=config.prior.part),
+        pixels=m.pixels,
+        logvar_max=m.logvar_max,
+    )
+
+
+def _z_dim(config: Config, input_dim: int, eigenvalues: Sequence[float] | np.ndarray) -> int:
     z = config.z_dim
     if z.kind == "pca":
         assert z.variance is not None
@@ -85,221 +295,30 @@ def resolve(
         z_dim = z.value
     if z_dim > input_dim:
         raise ConfigError(f"z_dim.value={z_dim}: out of range; allowed: at most {input_dim}, the pixels of an image")
+    return z_dim
 
-    placement = config.label_placement.kind
-    if placement != "none" and n_classes < 2:
-        raise ConfigError(
-            f"label_placement={placement}: the dataset has one class only, so there is nothing to condition on; "
-            "allowed: none"
-        )
 
-    def repeat(joined: bool, length: int) -> int:
-        if not joined:
-            return 0
-        if config.label_repeat.kind == "match":
-            return max(1, round(length / n_classes))
-        assert config.label_repeat.value is not None
-        return config.label_repeat.value
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
+
+def _network(config: Config) -> dict[str, Any]:
     m = config.model
-    if m.kind == "conv":
-        assert m.channels is not None
-        if min(image_shape[1:]) >> len(m.channels) < 1:
-            raise ConfigError(
-                f"model.channels={m.channels}: too many layers for images of {image_shape[1]}x{image_shape[2]}, each "
-                f"halves them; allowed: at most {int(math.log2(min(image_shape[1:])))} layers"
-            )
-    return Architecture(
-        kind=m.kind,
-        image_shape=image_shape,
-        n_classes=n_classes,
-        z_dim=z_dim,
-        encoder_repeat=repeat(placement in ("both", "encoder"), input_dim),
-        decoder_repeat=repeat(placement in ("both", "decoder"), z_dim),
-        hidden=tuple(m.hidden or ()),
-        channels=tuple(m.channels or ()),
-        activation=m.activation or "relu",
-        output=m.output,
-        init=m.init,
-        pixels=m.pixels,
-        logvar_max=m.logvar_max,
-    )
+    if m.kind == "custom":
+        return {"kind": "custom", "encoder": m.encoder, "decoder": m.decoder}
+    names = {
+        "mlp": ("hidden", "activation"),
+        "conv": ("channels", "activation"),
+        "resnet": ("channels", "blocks", "activation"),
+        "linear": (),
+    }
+    return {"kind": m.kind, "init": m.init, **{name: getattr(m, name) for name in names[m.kind]}}
 
 
-def label_vector(y: Tensor, n_classes: int, repeat: int) -> Tensor:
-    """The one-hot label, repeated: (K, B) -> (K, B, repeat·classes). Unlike F.one_hot it checks nothing."""
-    return torch.eye(n_classes, device=y.device).repeat(1, repeat)[y]
-
-
-def join_label(x: Tensor, y: Tensor, n_classes: int, repeat: int) -> Tensor:
-    """Concatenates the label: (K, B, n), (K, B) -> (K, B, n + repeat·classes)."""
-    return torch.cat([x, label_vector(y, n_classes, repeat)], dim=-1) if repeat else x
-
-
-class Mlp(nn.Module):
-    """K independent multi-layer perceptrons; no activation after the last layer. No hidden layer: a linear map."""
-
-    def __init__(self, sizes: Sequence[int], arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[arch.activation]
-        self.layers = nn.ModuleList(
-            Linear(n_in, n_out, arch.init, generators) for n_in, n_out in itertools.pairwise(sizes)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for i, layer in enumerate(self.layers):
-            x = layer(x if i == 0 else self.activation(x))
-        return x  # (K, B, sizes[-1])
-
-
-class MlpEncoder(nn.Module):
-    """Flat image and label to mu and logvar."""
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        n_in = arch.input_dim + arch.encoder_repeat * arch.n_classes
-        self.net = Mlp([n_in, *arch.hidden, 2 * arch.z_dim], arch, generators)
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        joined = join_label(x, y, self.arch.n_classes, self.arch.encoder_repeat)  # (K, B, D + labels)
-        mu, logvar = self.net(joined).chunk(2, dim=-1)  # (K, B, k) each
-        return mu, logvar
-
-
-class LinearEncoder(nn.Module):
-    """mu linear in image and label; one logvar per dimension for all images (Lucas et al. 2019, section 3)."""
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        n_in = arch.input_dim + arch.encoder_repeat * arch.n_classes
-        self.net = Linear(n_in, arch.z_dim, arch.init, generators)
-        self.logvar = nn.Parameter(torch.zeros(len(generators), 1, arch.z_dim))  # (K, 1, k)
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        mu = self.net(join_label(x, y, self.arch.n_classes, self.arch.encoder_repeat))  # (K, B, k)
-        return mu, self.logvar.expand_as(mu)
-
-
-class MlpDecoder(nn.Module):
-    """z and label to the mean of the flat image; with no hidden layer the linear decoder."""
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        n_in = arch.z_dim + arch.decoder_repeat * arch.n_classes
-        self.net = Mlp([n_in, *reversed(arch.hidden), arch.input_dim], arch, generators)
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        return self.net(join_label(z, y, self.arch.n_classes, self.arch.decoder_repeat))  # (K, B, D)
-
-
-class ConvEncoder(nn.Module):
-    """Image through 4x4 stride-2 convolutions to mu and logvar."""
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        self.activation = ACTIVATIONS[arch.activation]
-        sizes = [arch.image_shape[0], *arch.channels]
-        self.convs = nn.ModuleList(
-            Conv2d(n_in, n_out, arch.init, generators) for n_in, n_out in itertools.pairwise(sizes)
-        )
-        n_labels = arch.encoder_repeat * arch.n_classes
-        self.planes = Linear(n_labels, sizes[1], arch.init, generators) if n_labels else None
-        _, h, w = arch.image_shape
-        n_features = sizes[-1] * (h >> len(arch.channels)) * (w >> len(arch.channels))
-        self.head = Linear(n_features, 2 * arch.z_dim, arch.init, generators)
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        n_runs, n_images, _ = x.shape
-        planes = None
-        if self.planes is not None:
-            labels = label_vector(y, self.arch.n_classes, self.arch.encoder_repeat)  # (K, B, n·classes)
-            planes = self.planes(labels)[..., None, None]  # (K, B, channels, 1, 1)
-        features = []
-        for k in range(n_runs):
-            h = x[k].reshape(n_images, *self.arch.image_shape).contiguous(memory_format=torch.channels_last)
-            for i, conv in enumerate(self.convs):
-                h = conv(h, k)  # (B, channels, H', W')
-                if i == 0 and planes is not None:
-                    h = h + planes[k]
-                h = self.activation(h)
-            features.append(h.flatten(1))
-        mu, logvar = self.head(torch.stack(features)).chunk(2, dim=-1)  # (K, B, k) each
-        return mu, logvar
-
-
-class ConvDecoder(nn.Module):
-    """z and label through transposed convolutions to the mean of the image: the encoder's mirror."""
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        self.activation = ACTIVATIONS[arch.activation]
-        n_channels, height, width = arch.image_shape
-        depth = len(arch.channels)
-        self.start = (arch.channels[-1], height >> depth, width >> depth)
-        n_in = arch.z_dim + arch.decoder_repeat * arch.n_classes
-        self.stem = Linear(n_in, math.prod(self.start), arch.init, generators)
-        sizes = [*reversed(arch.channels), n_channels]
-        self.convs = nn.ModuleList(
-            ConvTranspose2d(
-                sizes[i],
-                sizes[i + 1],
-                (bool(height >> depth - 1 - i & 1), bool(width >> depth - 1 - i & 1)),
-                arch.init,
-                generators,
-            )
-            for i in range(depth)
-        )
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        n_runs, n_images, _ = z.shape
-        stem = self.stem(join_label(z, y, self.arch.n_classes, self.arch.decoder_repeat))  # (K, B, c·h·w)
-        images = []
-        for k in range(n_runs):
-            h = stem[k].reshape(n_images, *self.start).contiguous(memory_format=torch.channels_last)
-            for conv in self.convs:
-                h = conv(self.activation(h), k)  # (B, channels, H', W')
-            images.append(h.flatten(1))
-        return torch.stack(images)  # (K, B, D)
-
-
-class ConditionalVAE(nn.Module):
-    """K conditional VAEs of one architecture.
-
-    Args:
-        arch: shapes and functions.
-        generators: one per run; run k's weights are drawn from generator k alone.
-    """
-
-    def __init__(self, arch: Architecture, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.arch = arch
-        encoders = {"mlp": MlpEncoder, "linear": LinearEncoder, "conv": ConvEncoder}
-        self.encoder = encoders[arch.kind](arch, generators)
-        self.decoder = (ConvDecoder if arch.kind == "conv" else MlpDecoder)(arch, generators)
-
-    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x, y), (K, B, k) each, of images (K, B, D) in [0, 1] and labels (K, B)."""
-        mu, logvar = self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, y)
-        return mu, logvar if self.arch.logvar_max is None else logvar.clamp(max=self.arch.logvar_max)
-
-    def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        """The mean of p(x|z, y), (K, B, D), of latents (K, B, k) and labels (K, B).
-
-        Where pixels are signed inside the networks it is (h + 1)/2 of the decoder's last layer h; a sigmoid of h has
-        the range of pixels already.
-        """
-        x_hat = self.decoder(z, y)
-        if self.arch.output == "sigmoid":
-            return torch.sigmoid(x_hat)
-        return (x_hat + 1) / 2 if self.arch.pixels == "signed" else x_hat
-
-
-def n_parameters(arch: Architecture) -> int:
-    """The trained numbers of one run, counted without allocating them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in ConditionalVAE(arch, [torch.Generator("cpu")]).parameters())
+def _likelihood(config: Config) -> dict[str, Any]:
+    own = config.likelihood
+    spec = _given(kind=own.kind, targets=own.targets, part=own.part)
+    if own.kind in ("gaussian", "laplace", "discretized_logistic"):
+        spec |= {"x_var": config.x_var.kind, "value": config.x_var.value, "output": config.model.output}
+        spec |= {"signed": config.model.pixels == "signed"}
+    return spec

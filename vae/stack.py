@@ -1,4 +1,4 @@
-"""K runs of one architecture as one program: their parameters, optimizer, generators and settings.
+"""Runs in training: one run as an ordinary module, or K runs as one program through torch.func.vmap.
 
 A run's whole state can be taken out (`state`) and a stack can be made of any such states (`Stack.of`): that one
 mechanism serves checkpoints, resuming, dropping a run that diverged and splitting a stack that needs too much memory.
@@ -6,189 +6,176 @@ mechanism serves checkpoints, resuming, dropping a run that diverged and splitti
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
 
-from vae import objective
+from vae import optimizers
 from vae.capture import Captured, CudaGraphs, eagerly
 from vae.config import Config
-from vae.layers import generator
-from vae.model import Architecture, ConditionalVAE
+from vae.model import Architecture, build
+from vae.networks import Linear
+from vae.objectives import Objective, objective_of
 
 # ln x_var has one scale whatever the network, and must cross several units where the weights move by hundredths.
 X_VAR_LR_FACTOR = 10.0
+X_VAR = "likelihood.log_x_var"
 
 
 class Stack:
     """K runs in training.
 
-    All runs share `arch`, `trainer.epochs`, `trainer.batch_size` and the position in the training; seed, learning rate,
-    x_var, beta and objective are each run's own. One fused Adam, over views of the stacked parameters, has a parameter
-    group for each learning rate. All that a step of training changes lies at fixed addresses, the learning rates too,
+    The runs share all settings but seed, beta, and the value of x_var, and they are at the same position in the
+    training. If K > 1 each tensor has a leading run axis. All that a step of training changes lies at fixed addresses,
     so that the step can be captured as a CUDA graph.
 
     Args:
-        configs: one per run.
-        arch: of all.
+        configs, archs: one per run.
+        n_train: number of training images.
         device: where the parameters live.
     """
 
-    def __init__(self, configs: Sequence[Config], arch: Architecture, device: torch.device) -> None:
-        self.configs = list(configs)
-        self.arch = arch
-        self.device = device
-        self.model = ConditionalVAE(arch, [generator(c.seed, "init") for c in configs]).to(device)
-        self.log_x_var = nn.Parameter(torch.tensor([math.log(c.x_var.value) for c in configs]).to(device))  # (K,)
-        self.generators = [generator(c.seed, "train", device) for c in configs]
-        self.per_dim = torch.tensor([c.objective.kind == "per_dim" for c in configs], device=device)  # (K,)
+    def __init__(
+        self, configs: Sequence[Config], archs: Sequence[Architecture], n_train: int, device: torch.device
+    ) -> None:
+        self.configs, self.archs, self.n_train, self.device = list(configs), list(archs), n_train, device
+        self.arch = archs[0]
+        self.objective: Objective = objective_of(configs[0], n_train)
+        models = [build(arch, c.seed).to(device) for arch, c in zip(archs, configs, strict=True)]
+        self.stacked = len(models) > 1
+        if self.stacked:
+            self.parameters, self._buffers = stack_module_state(models)  # pyright: ignore[reportArgumentType]
+            self.model = copy.deepcopy(models[0]).to("meta")
+            for layer in self.model.modules():
+                if isinstance(layer, Linear):
+                    layer.onednn = False
+        else:
+            self.model = models[0]
+            self.parameters, self._buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        self._kept = [name for name in models[0].state_dict() if name not in self.parameters]  # buffers of the state
         self.epoch = 0  # whole epochs done
         self.step = 0  # steps done of the current epoch
-        self.epoch_start = [g.get_state() for g in self.generators]  # generators at the start of the current epoch
         self.totals = torch.zeros(3, len(self.configs), dtype=torch.float64, device=device)  # of the current epoch
         self.history: list[list[dict[str, float]]] = [[] for _ in configs]
-        self.call = Captured(CudaGraphs(device)) if device.type == "cuda" else eagerly  # calls a step of the training
 
-        with torch.no_grad():
-            weights = objective.weights(self.log_x_var, self.per_dim, arch.input_dim, arch.z_dim)
-        self._fixed_weights = None if any(c.x_var.kind == "learned" for c in configs) else weights
-
-        by_rate: dict[tuple[float, str], list[int]] = {}
-        for k, c in enumerate(configs):
-            by_rate.setdefault((c.trainer.lr, c.trainer.lr_schedule), []).append(k)
-        whole = len(by_rate) == 1 and takes_stacks_whole(device)
-        self._views = {
-            name: p.data.split(self.n_runs if whole and name != "log_x_var" else 1)
-            for name, p in self.parameters().items()
-        }
-        self._views_by_parameter = [(p, self._views[name]) for name, p in self.parameters().items()]
-        groups = []
-        for runs in by_rate.values():
-            learned = [self._views["log_x_var"][k] for k in runs if configs[k].x_var.kind == "learned"]
-            weights = [self._view(name, k)[0] for name in self._views if name != "log_x_var" for k in runs]
-            groups.append({"params": list(dict.fromkeys(weights)), "run": runs[0], "factor": 1.0})
-            if learned:
-                groups.append({"params": learned, "run": runs[0], "factor": X_VAR_LR_FACTOR})
-        for group in groups:
-            # Adam reads a rate in double precision on the CPU, and in single where it lies on a GPU.
-            dtype = torch.float64 if device.type == "cpu" else torch.float32
-            rate = configs[group["run"]].trainer.lr * group["factor"]
-            group["lr"] = torch.tensor(rate, dtype=dtype, device=device)
-        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=True)
-        self._scheduled = [
-            group for group in self.optimizer.param_groups if configs[group["run"]].trainer.lr_schedule != "constant"
-        ]
+        groups = [{"params": [p for name, p in self.parameters.items() if name != X_VAR], "factor": 1.0}]
+        if X_VAR in self.parameters:
+            groups.append({"params": [self.parameters[X_VAR]], "factor": X_VAR_LR_FACTOR})
+        self.trainer = configs[0].trainer
+        self.optimizer = optimizers.make(configs[0].optimizer, groups, self.trainer.lr, device)
+        captured = device.type == "cuda" and optimizers.capturable(self.optimizer)
+        self.call = Captured(CudaGraphs(device)) if captured else eagerly  # calls a step of the training
 
     @property
     def n_runs(self) -> int:
         return len(self.configs)
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """The stacked parameters by name, each with leading axis K."""
-        return {**dict(self.model.named_parameters()), "log_x_var": self.log_x_var}
+    def losses(self, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], schedule: Tensor) -> Tensor:
+        """Loss, SSE and KL of each run, the means over its batch: (K, 3). Arguments as VAE.forward, with the axis K."""
+        half = self.trainer.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext():
+            if not self.stacked:
+                own = {name: value[0] for name, value in noise.items()}
+                return self.model(self.objective, x[0], y[0], own, schedule[0])[None]
+            return vmap(self._of_one_run, randomness="different")(self.parameters, self._buffers, x, y, noise, schedule)
 
-    def _view(self, name: str, k: int) -> tuple[Tensor, slice]:
-        """The optimizer's tensor that holds run k's part of a parameter, and where in it."""
-        views = self._views[name]
-        i, row = divmod(k, self.n_runs // len(views))
-        return views[i], slice(row, row + 1)
-
-    def loss_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """objective.weights of the runs, (K,) each: constants of the training where no run learns its x_var."""
-        if self._fixed_weights is not None:
-            return self._fixed_weights
-        return objective.weights(self.log_x_var, self.per_dim, self.arch.input_dim, self.arch.z_dim)
+    def _of_one_run(self, parameters: Any, buffers: Any, *batch: Any) -> Tensor:
+        return functional_call(self.model, (parameters, buffers), (self.objective, *batch))
 
     def zero_grad(self) -> None:
         """Lets go of the gradients of the step before."""
-        for p, views in self._views_by_parameter:
+        for p in self.parameters.values():
             p.grad = None
-            for view in views:
-                view.grad = None
 
     def optimizer_step(self) -> None:
-        """One step of Adam for every run, from the gradients of the stacked parameters."""
-        for p, views in self._views_by_parameter:
-            if p.grad is None:  # ln x_var, where no run learns it
-                continue
-            for view, grad in zip(views, p.grad.split(self.n_runs // len(views)), strict=True):
-                view.grad = grad
+        """Clips the gradients of each run and makes one step of the optimizer."""
+        if self.trainer.clip is not None:
+            grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+            optimizers.clip(grads, self.trainer.clip, self.stacked)
         self.optimizer.step()
 
-    def learning_rate(self, k: int, step: int, steps: int) -> float:
-        """Run k's learning rate at a step of the training, counted from 0 over all epochs.
+    def log_x_var(self, k: int) -> float | None:
+        """ln x_var of run k; None if its likelihood has no such number."""
+        value = self._tensors().get(X_VAR)
+        return None if value is None else self._row(value, k).item()
 
-        Args:
-            steps: of the whole training. With `cosine` the rate of the last one is 0.
-        """
-        trainer = self.configs[k].trainer
-        if trainer.lr_schedule == "cosine" and steps > 1:
-            return trainer.lr * 0.5 * (1 + math.cos(math.pi * step / (steps - 1)))
-        return trainer.lr
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors of the models that training can change, by name."""
+        return {**self.parameters, **{name: self._buffers[name] for name in self._kept}}
 
-    def set_learning_rates(self, step: int, steps: int) -> None:
-        """Puts the rates of a step into the optimizer, whose tensors a captured step reads."""
-        for group in self._scheduled:
-            group["lr"].fill_(self.learning_rate(group["run"], step, steps) * group["factor"])
+    def _row(self, value: Tensor, k: int) -> Tensor:
+        """Run k's part of a tensor."""
+        return value[k] if self.stacked else value
+
+    def model_state(self, k: int) -> dict[str, Tensor]:
+        """The state dict of run k's model: copies, on the CPU."""
+        return {name: self._row(value.detach(), k).cpu().clone() for name, value in self._tensors().items()}
 
     def state(self, k: int) -> dict[str, Any]:
         """All of run k: tensors (copies, on the CPU), numbers and lists; safe for torch.load(weights_only=True)."""
-        parts = {name: self._view(name, k) for name in self._views}
         moments = {
-            name: {
-                key: (value if key == "step" else value[row]).cpu().clone()
-                for key, value in self.optimizer.state[view].items()
-            }
-            for name, (view, row) in parts.items()
-            if view in self.optimizer.state
+            name: {key: self._moment(key, value, p, k) for key, value in self.optimizer.state[p].items()}
+            for name, p in self.parameters.items()
+            if p in self.optimizer.state
         }
         return {
-            "parameters": {name: view[row].cpu().clone() for name, (view, row) in parts.items()},
+            "model": self.model_state(k),
             "optimizer": moments,
-            "device": self.device.type,  # generators of another kind of device cannot continue from this state
-            "generator": self.epoch_start[k].clone(),
+            "device": self.device.type,  # another kind of device draws other random numbers
             "epoch": self.epoch,
             "step": self.step,
             "totals": self.totals[:, k].cpu().clone(),
             "history": [dict(row) for row in self.history[k]],
         }
 
+    def _moment(self, key: str, value: Any, p: Tensor, k: int) -> Any:
+        """Run k's part of an entry of the optimizer's state; what is not per number, as the step count, is shared."""
+        if not isinstance(value, Tensor):
+            return value
+        return (self._row(value, k) if value.shape == p.shape and key != "step" else value).cpu().clone()
+
     @classmethod
     def of(
-        cls, configs: Sequence[Config], arch: Architecture, device: torch.device, states: Sequence[dict[str, Any]]
+        cls,
+        configs: Sequence[Config],
+        archs: Sequence[Architecture],
+        n_train: int,
+        device: torch.device,
+        states: Sequence[dict[str, Any]],
     ) -> Stack:
         """A stack that continues from the states of runs that are all at the same epoch and step."""
-        stack = cls(configs, arch, device)
+        stack = cls(configs, archs, n_train, device)
         positions = {(state["epoch"], state["step"]) for state in states}
         assert len(positions) == 1, f"runs at different positions cannot be stacked: {positions}"
         (stack.epoch, stack.step) = positions.pop()
         for k, state in enumerate(states):
-            for name in stack._views:
-                view, row = stack._view(name, k)
-                view[row] = state["parameters"][name]
-                for key, value in state["optimizer"].get(name, {}).items():
-                    moments = stack.optimizer.state[view]
-                    if key == "step":  # one for all runs of the view, which are at one position
-                        moments[key] = value.clone().to(device)
-                    else:
-                        moments.setdefault(key, torch.empty_like(view))[row] = value
-            stack.epoch_start[k] = state["generator"].clone()
-            stack.totals[:, k] = state["totals"].to(device)
-            stack.history[k] = [dict(row) for row in state["history"]]
+            stack._load(k, state)
         return stack
+
+    @torch.no_grad()
+    def _load(self, k: int, state: dict[str, Any]) -> None:
+        for name, value in self._tensors().items():
+            self._row(value, k).copy_(state["model"][name])
+        for name, moments in state["optimizer"].items():
+            p = self.parameters[name]
+            own = self.optimizer.state[p]
+            for key, value in moments.items():
+                if isinstance(value, Tensor) and value.shape == self._row(p, k).shape and key != "step":
+                    own.setdefault(key, torch.empty_like(p))
+                    self._row(own[key], k).copy_(value)
+                elif isinstance(value, Tensor) and optimizers.capturable(self.optimizer):
+                    own[key] = value.to(self.device)
+                else:
+                    own[key] = value
+        self.totals[:, k] = state["totals"].to(self.device)
+        self.history[k] = [dict(row) for row in state["history"]]
 
     def select(self, runs: Sequence[int]) -> Stack:
         """A stack of some of these runs, as they are."""
-        return Stack.of([self.configs[k] for k in runs], self.arch, self.device, [self.state(k) for k in runs])
-
-
-def takes_stacks_whole(device: torch.device) -> bool:
-    """Whether Adam has one tensor for all runs of a parameter, rather than one per run.
-
-    That needs the fewest calls, which is what counts on a GPU. On the CPU the last few elements of a tensor are rounded
-    differently from the rest, so that a run's last bits would depend on its neighbours.
-    """
-    return device.type == "cuda"
+        picked = [self.configs[k] for k in runs], [self.archs[k] for k in runs]
+        return Stack.of(*picked, self.n_train, self.device, [self.state(k) for k in runs])

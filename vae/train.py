@@ -1,4 +1,7 @@
-"""The one training loop. A single run is a stack of one."""
+"""The one training loop, for one run and for K runs as one program.
+
+All random numbers depend on a run's seed, the epoch and the step only, so that a run can be taken up at any step.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +13,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae import objective
+from vae import optimizers
+from vae.config import Config
+from vae.model import Architecture
+from vae.objectives import beta_schedule
+from vae.seeding import generator, seed_of
 from vae.stack import Stack
 
+BLOCK = 2**18  # random numbers of a run that are drawn at once, about: a megabyte
 
-def pixels(images: Tensor, index: Tensor) -> Tensor:
-    """The images picked by index, (K, B), as floats in [0, 1]: uint8 (N, D) -> (K, B, D)."""
-    picked = images.index_select(0, index.flatten()).view(*index.shape, images.shape[1])
+
+def pixels(images: Tensor, index: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """The images picked by index, (K, B), as floats in [0, 1]: uint8 (N, D) -> (K, B, C, H, W)."""
+    picked = images.index_select(0, index.flatten()).view(*index.shape, *image_shape)
     return picked.to(torch.float32).div_(255)
 
 
-def train_step(stack: Stack, images: Tensor, labels: Tensor, index: Tensor, noise: Tensor, beta: Tensor) -> None:
-    """One training step of every run, and its share of the sums of the epoch.
-
-    It draws no random numbers, reads no value of a tensor and changes only the stack's own tensors, so that it can be
-    captured as a CUDA graph (vae/capture.py).
+class Noise:
+    """The random numbers of the steps of one epoch, drawn a block of steps at a time.
 
     Args:
+        batch_size: images per step; the numbers of a last, shorter step are the first ones of a whole one.
+    """
+
+    def __init__(self, stack: Stack, batch_size: int) -> None:
+        self.stack, self.shapes = stack, stack.model.noise_shapes(stack.objective, batch_size)
+        self.steps = max(1, BLOCK // sum(math.prod(shape) for _, shape in self.shapes.values()))  # of a block
+        self.block, self.drawn = -1, {}
+
+    def of(self, step: int, n_images: int) -> dict[str, Tensor]:
+        """The numbers of a step, each with a leading run axis; as many as the step has images."""
+        block, i = divmod(step, self.steps)
+        if block != self.block:
+            self.block, self.drawn = block, self._draw(block)
+        # The images are on the second axis of z, and on the first of the others.
+        return {
+            name: value[:, i, :, :n_images] if name == "z" else value[:, i, :n_images]
+            for name, value in self.drawn.items()
+        }
+
+    def _draw(self, block: int) -> dict[str, Tensor]:
+        stack, drawn = self.stack, {name: [] for name in self.shapes}
+        for config in stack.configs:
+            gen = generator(config.seed, f"noise {stack.epoch}/{block}", stack.device)
+            for name, (kind, shape) in self.shapes.items():
+                draw = torch.randn if kind == "normal" else torch.rand
+                drawn[name].append(draw(self.steps, *shape, generator=gen, device=stack.device))
+        return {name: torch.stack(values) if len(values) > 1 else values[0][None] for name, values in drawn.items()}
+
+
+def train_step(
+    stack: Stack,
+    names: tuple[str, ...],
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    schedule: Tensor,
+    *noise: Tensor,
+) -> None:
+    """One training step of every run, and its share of the sums of the epoch.
+
+    It reads no value of a tensor and changes only the stack's own tensors, so that it can be captured as a CUDA graph
+    (vae/capture.py).
+
+    Args:
+        names: of the random numbers.
         images, labels: all of them, as in train_epoch.
         index: images of the batch, (K, B).
-        noise: standard normal, (K, B, k).
-        beta: weight of the KL, (K,).
+        schedule: beta, and the share of the training that is done, (K, 2).
+        noise: random numbers in the order of `names`, each with the axis K.
     """
-    x, y = pixels(images, index), labels[index]  # (K, B, D), (K, B)
-    mu, logvar = stack.model.encode(x, y)  # (K, B, k) each
-    z = mu + (0.5 * logvar).exp() * noise  # (K, B, k)
-    x_hat = stack.model.decode(z, y)  # (K, B, D)
-    sse = objective.squared_error(x, x_hat).mean(dim=1)  # (K,)
-    kl = objective.gaussian_kl(mu, logvar).sum(dim=-1).mean(dim=1)  # (K,)
-    losses = objective.loss(sse, kl, beta, stack.loss_weights())  # (K,)
+    x, y = pixels(images, index, stack.arch.image_shape), labels[index]  # (K, B, C, H, W), (K, B)
+    values = stack.losses(x, y, dict(zip(names, noise, strict=True)), schedule)  # (K, 3)
     stack.zero_grad()
-    losses.sum().backward()
+    values[:, 0].sum().backward()
     stack.optimizer_step()
     # Weighted by the number of images, so that a short last batch counts for what it is.
-    stack.totals += torch.stack([sse, kl, losses]).detach().double() * index.shape[1]
+    stack.totals.add_(values.detach().t(), alpha=index.shape[1])
 
 
 def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[int], bool]) -> bool:
@@ -61,49 +107,69 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
     Returns:
         True at the end of the epoch, False if it was left before.
     """
-    n_images = len(images)
-    n_runs, arch, trainer = stack.n_runs, stack.arch, stack.configs[0].trainer
+    n_images, trainer = len(images), stack.trainer
     steps = math.ceil(n_images / trainer.batch_size)
-    for gen, start in zip(stack.generators, stack.epoch_start, strict=True):
-        gen.set_state(start)
-    order = torch.stack(
-        [torch.randperm(n_images, generator=g, device=stack.device) for g in stack.generators]
-    )  # (K, N)
-    noise = torch.stack(
-        [torch.randn(n_images, arch.z_dim, generator=g, device=stack.device) for g in stack.generators]
-    )  # (K, N, k)
-    schedules = [objective.beta_schedule(c.beta, trainer.epochs, steps) for c in stack.configs]
+    order = torch.stack([
+        torch.randperm(n_images, generator=generator(c.seed, f"order {stack.epoch}", stack.device), device=stack.device)
+        for c in stack.configs
+    ])  # (K, N)  # fmt: skip
     first, total = stack.epoch * steps, trainer.epochs * steps  # steps before this epoch, steps of the training
     here = slice(first, first + steps)
-    betas = torch.tensor(np.stack([s[here] for s in schedules], axis=1), dtype=torch.float32).to(stack.device)  # (S, K)
+    betas = np.stack([beta_schedule(c.beta, trainer.epochs, steps)[here] for c in stack.configs], axis=1)  # (S, K)
+    progress = np.broadcast_to((np.arange(total)[here] / max(1, total - 1))[:, None], betas.shape)
+    schedule = torch.tensor(np.stack([betas, progress], axis=2), dtype=torch.float32).to(stack.device)  # (S, K, 2)
 
-    one_step = functools.partial(train_step, stack)
+    def rate(step: int) -> float:
+        return optimizers.learning_rate(trainer, step, total, steps)
+
+    noise = Noise(stack, trainer.batch_size)
+    one_step = functools.partial(train_step, stack, tuple(noise.shapes))
+    own_modules = stack.arch.network["kind"] == "custom" and stack.device.type == "cpu"
+    stack.model.train()
     for step in range(stack.step, steps):
-        batch = slice(step * trainer.batch_size, (step + 1) * trainer.batch_size)
-        index = order[:, batch]  # (K, B)
-        stack.set_learning_rates(first + step, total)
-        stack.call(one_step, (images, labels), (index, noise[:, batch], betas[step]))
+        index = order[:, step * trainer.batch_size : (step + 1) * trainer.batch_size]  # (K, B)
+        if trainer.lr_schedule != "constant":
+            optimizers.set_learning_rate(stack.optimizer, rate(first + step))
+        if own_modules:  # which may draw from torch's global generator, as dropout does
+            torch.manual_seed(seed_of(stack.configs[0].seed, f"step {first + step}"))
+        drawn = noise.of(step, index.shape[1])
+        stack.call(one_step, (images, labels), (index, schedule[step], *drawn.values()))
         stack.step = step + 1
         if pause(index.numel()) and stack.step < steps:
             return False
 
     means = (stack.totals / n_images).tolist()
-    x_vars = stack.log_x_var.detach().exp().tolist()
-    for k in range(n_runs):
-        row = {"epoch": stack.epoch + 1, "train_sse": means[0][k], "train_kl": means[1][k], "train_loss": means[2][k]}
-        row |= {"beta": betas[-1, k].item(), "x_var": x_vars[k], "lr": stack.learning_rate(k, first + steps - 1, total)}
-        stack.history[k].append(row)
+    for k in range(stack.n_runs):
+        log_x_var = stack.log_x_var(k)
+        row = {"epoch": stack.epoch + 1, "train_sse": means[1][k], "train_kl": means[2][k], "train_loss": means[0][k]}
+        row |= {"beta": float(betas[-1, k])} | ({} if log_x_var is None else {"x_var": math.exp(log_x_var)})
+        stack.history[k].append(row | {"lr": rate(first + steps - 1)})
     stack.epoch += 1
     stack.step = 0
     stack.totals.zero_()
-    stack.epoch_start = [g.get_state() for g in stack.generators]
     return True
 
 
 def diverged(stack: Stack) -> list[int]:
     """The runs whose last epoch has a loss, or whose parameters have a value, that is not finite."""
     finite = torch.ones(stack.n_runs, dtype=torch.bool, device=stack.device)
-    for p in stack.parameters().values():
+    for p in stack.parameters.values():
         finite &= p.detach().reshape(stack.n_runs, -1).isfinite().all(dim=1)
     losses = [history[-1]["train_loss"] if history else 0.0 for history in stack.history]
     return [k for k, ok in enumerate(finite.tolist()) if not ok or not math.isfinite(losses[k])]
+
+
+def why_not_stackable(config: Config, arch: Architecture, n_train: int) -> str | None:
+    """Why runs like this one cannot be one program; None if they can. Tried on two images without values."""
+    if config.optimizer["kind"] not in optimizers.ELEMENTWISE:
+        return f"{config.optimizer['kind']} mixes the numbers of a tensor"
+    try:
+        with torch.device("meta"):
+            stack = Stack([config, config], [arch, arch], n_train, torch.device("meta"))
+            shapes = stack.model.noise_shapes(stack.objective, 2)
+            noise = {name: torch.zeros(2, *shape) for name, (_, shape) in shapes.items()}
+            x, y = torch.zeros(2, 2, *arch.image_shape), torch.zeros(2, 2, dtype=torch.int64)
+            stack.losses(x, y, noise, torch.zeros(2, 2))[:, 0].sum().backward()
+    except Exception as error:  # whatever a module of the user's does not support
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None

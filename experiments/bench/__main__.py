@@ -30,7 +30,6 @@ def write(output_dir: str | Path, repetitions: int) -> Path:
         "benchmark.md.j2",
         rows=rows,
         times=times,
-        sizes=tables.stack_sizes(repetitions),
         gpu=tables.gpu(repetitions),
         gpu_name=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         machine=f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} used by torch, {platform.system()}",

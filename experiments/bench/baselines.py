@@ -81,13 +81,14 @@ def dataloader_loop(images: Tensor, labels: Tensor, kind: str = "mlp", device: t
     return epoch
 
 
-def plain_loop(images: Tensor, labels: Tensor) -> Workload:
-    """A plain loop with fused Adam over tensors in memory."""
-    model = PlainVAE()
+def plain_loop(images: Tensor, labels: Tensor, kind: str = "mlp", device: torch.device = CPU) -> Workload:
+    """A plain loop with fused Adam over tensors in the device's memory."""
+    model = PlainVAE(kind).to(device)
+    images, labels = images.to(device), labels.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def epoch() -> int:
-        for index in torch.randperm(len(images)).split(BATCH):
+        for index in torch.randperm(len(images), device=device).split(BATCH):
             optimizer.zero_grad()
             model.loss(images[index].float().div_(255), labels[index]).backward()
             optimizer.step()

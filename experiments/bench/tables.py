@@ -26,8 +26,7 @@ from experiments.progress import Steps
 
 EPOCH = 60_000  # images; times in the report are of such an epoch
 SWEEP = 16  # runs
-SIZES = (1, 2, 4, 8, 16, 32)  # of stacks, on the CPU
-GPU_SIZES = (1, 8, 32, 128, 256)
+GPU_SIZES = (1, 16, 64, 256)  # runs in a stack
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def training(repetitions: int, n_images: int = 6400) -> tuple[dict[str, float], 
         "loop over a DataLoader, Adam": dataloader_loop(images, labels),
         "plain loop over tensors, fused Adam": plain_loop(images, labels),
         "one run": stacked(configs[:1], images, labels),
-        f"{SWEEP} runs in one stack": stacked(configs, images, labels),
+        f"{SWEEP} runs as one program (vmap)": stacked(configs, images, labels),
         f"{SWEEP} runs as a sweep": side_by_side([stacked(piece, images, labels) for piece in pieces], workers),
         "matrix products of the sweep alone": side_by_side([products("mlp", len(p), steps) for p in pieces], workers),
     }
@@ -97,23 +96,8 @@ def training(repetitions: int, n_images: int = 6400) -> tuple[dict[str, float], 
     return {name: EPOCH * seconds for name, seconds in t.items()}, rows
 
 
-def stack_sizes(repetitions: int, n_images: int = 1280) -> dict[str, dict[int, float]]:
-    """Milliseconds per step and run by the number of runs in a stack, with one thread and with all."""
-    images, labels = random_images("mlp", n_images)
-    found: dict[str, dict[int, float]] = {}
-    before = torch.get_num_threads()
-    for threads in sorted({1, before}):
-        torch.set_num_threads(threads)
-        configs = [settings_of("mlp", seed) for seed in range(max(SIZES))]
-        workloads = {str(k): stacked(configs[:k], images, labels) for k in SIZES}
-        t = interleaved(f"stack sizes, {threads} threads", workloads, repetitions)
-        found[f"{threads} thread{'s' * (threads > 1)}"] = {int(k): 1e3 * BATCH * v for k, v in t.items()}
-    torch.set_num_threads(before)
-    return found
-
-
 def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES) -> list[dict[str, Any]]:
-    """Training on the GPU: seconds per epoch and run of a DataLoader loop, of eager steps and of CUDA graphs.
+    """Training on the GPU: seconds per epoch and run of two plain loops, of eager steps and of CUDA graphs.
 
     Returns:
         One row per network and stack size; its times are None where the memory is too small. Empty without a GPU.
@@ -128,6 +112,7 @@ def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES
             workloads: dict[str, Workload] = {}
             try:
                 workloads["loader"] = dataloader_loop(images, labels, kind, device)
+                workloads["plain"] = plain_loop(images, labels, kind, device)
                 workloads["eager"] = stacked(configs, images, labels, device, captured=False)
                 workloads["graph"] = stacked(configs, images, labels, device)
                 t = interleaved(f"{kind}, {k} runs on the GPU", workloads, repetitions)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from experiments.plan import plan
 from experiments.settings import Settings
-from experiments.stacking import stacks, workers_for
+from experiments.stacking import phases, stacks
 from experiments.training import set_up_torch
 from vae.capture import eagerly
 from vae.config import Config
-from vae.layers import product
 from vae.model import resolve
+from vae.networks import product
 from vae.stack import Stack
 from vae.train import train_epoch
 
@@ -74,7 +74,8 @@ def stacked(
     Args:
         captured: on a GPU, whether steps may be replayed as CUDA graphs.
     """
-    stack = Stack(configs, resolve(configs[0], SHAPES[configs[0].model.kind], 10, []), device)
+    archs = [resolve(config, SHAPES[config.model.kind], 10, []) for config in configs]
+    stack = Stack(configs, archs, len(images), device)
     images, labels = images.to(device), labels.to(device)
     if not captured:
         stack.call = eagerly
@@ -93,8 +94,8 @@ def as_a_sweep(n_runs: int) -> tuple[list[list[Config]], int]:
         for config in configs:
             config.output_dir = folder  # nothing but facts of the embedded digits is written there
         runs = plan(configs)
-    workers = workers_for(runs, torch.get_num_threads())
-    return [[run.config for run in piece] for piece in stacks(runs, workers)], workers
+    ((workers, together),) = phases(runs, torch.get_num_threads())
+    return [[run.config for run in piece] for piece in stacks(together)], workers
 
 
 def side_by_side(parts: Sequence[Workload], workers: int) -> Workload:

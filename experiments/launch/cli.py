@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,8 +30,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from experiments.settings import Settings, validate
 from vae import config as vae_config
 from vae.config import ConfigError
+from vae.schema import allowed
 
 CONF = Path(__file__).parent.parent.parent / "conf"
+# Settings that hold the arguments of a class: what these are is not known before the class is.
+OPEN = re.compile(r"optimizer\.(?!kind$)|model\.(en|de)coder\.|(dataset|likelihood|prior|objective)\.part\.")
 VALUE_GROUPS = ("z_dim", "beta", "x_var", "label_repeat")  # groups whose main field is `value`
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
 
@@ -69,7 +73,10 @@ def help_table(*names: str) -> str:
     lines = []
     for group in names:
         lines += [f"{group}: {docs[f'{group}.kind']}"] if f"{group}.kind" in docs else []
-        lines += [f"  {option:14} {summary(group, option)}" for option in options(group)]
+        if group == "optimizer":  # their names say what they are
+            lines += textwrap.wrap(", ".join(options(group)), 118, initial_indent="  ", subsequent_indent="  ")
+        else:
+            lines += [f"  {option:20} {summary(group, option)}" for option in options(group)]
     return "\n".join(lines).replace("$", "$$")
 
 
@@ -124,6 +131,8 @@ def rewrite_override(text: str) -> list[str]:
     if re.fullmatch(r"[\w-]+", text):
         return [f"experiment={text}"]
     key, _, value = text.partition("=")
+    if OPEN.match(key):
+        return [f"++{text}"]
     if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
         kind = "npz" if value.endswith(".npz") else "image_folder"
         paths = [path.replace("'", r"\'") for path in value.split(",")]
@@ -235,7 +244,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return f"{given}: {reason}"
     value = "null" if cause.value is None else cause.value
     meta = known.get(re.sub(r"\[\d+\]$", "", key))
-    return f"{key}={value}: " + (f"wrong type; allowed: {vae_config.allowed(meta)}" if meta else reason)
+    return f"{key}={value}: " + (f"wrong type; allowed: {allowed(meta)}" if meta else reason)
 
 
 def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[str, int] | None:

@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.cli import typed
+from experiments.launch.cli import OPEN, typed
 from experiments.launch.launcher import Composer, StackedLauncher
 from experiments.settings import Settings, result_settings
 from vae.config import ConfigError, Dataset, settings
@@ -92,10 +92,10 @@ class GridSweeper(Sweeper):
         def kept(own: dict[str, str]) -> dict[str, str]:
             return {k: v for k, v in own.items() if not any(supersedes(key, k) for key in keys)}
 
-        grid = [*self.parse(f"{k}={v}" for k, v in kept(self.params).items()), *given]
+        grid = [*self.parse(f"{written(k)}={v}" for k, v in kept(self.params).items()), *given]
         points = [kept(point) for point in self.points] or [{}]
         rows = [
-            (*(f"{k}={v}" for k, v in point.items()), *row)
+            (*(f"{written(k)}={v}" for k, v in point.items()), *row)
             for point in points
             for row in BasicSweeper.split_arguments(grid, max_batch_size=None)[0]
         ]
@@ -157,15 +157,15 @@ class GridSweeper(Sweeper):
         def own(name: str) -> list[Any]:
             """The values that a setting has in the experiment as it stands."""
             keys = (name, name.removesuffix(".kind"))
-            swept = [f"{k}={v}" for row in (self.params, *self.points) for k, v in row.items() if k in keys]
+            swept = [f"{written(k)}={v}" for row in (self.params, *self.points) for k, v in row.items() if k in keys]
             return [v for o in self.parse(swept) for v in values_of(o)] or [OmegaConf.select(plain, name)]
 
         parts, chosen = [], set()
-        for name in runs[0]:  # in the schema's order
+        for name in dict.fromkeys(name for run in runs for name in run):  # in the schema's order
             group = name.partition(".")[0]
             if name not in keys and (group not in keys or group in chosen):
                 continue  # not on the command line, or it comes with the group's option
-            values = [run[name] for run in runs]
+            values = [run.get(name) for run in runs]
             if unordered(values) != unordered(own(name)):
                 parts.append(spelled(name, values, configs))
                 if name.endswith(".kind"):
@@ -177,6 +177,11 @@ def as_override(value: Any) -> str:
     """A value as Hydra reads it on a command line: JSON writes null, true and lists in the same way."""
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def written(key: str) -> str:
+    """A setting's name as Hydra takes it: with ++ if it is an argument of a class, which Hydra does not know."""
+    return f"++{key}" if OPEN.match(key) else key
 
 
 def key_of(override: Override) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.frame import SETTINGS, Report
+from experiments.frame import Report, setting_columns
 from experiments.report.render import render
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
@@ -59,7 +59,9 @@ def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | No
             best, name = found, path.parent.name
     if best.empty:
         return None
-    shared = ours.select_dtypes("number").columns.intersection(best.columns).difference([*SETTINGS, "seed"], sort=False)
+    shared = (
+        ours.select_dtypes("number").columns.intersection(best.columns).difference(setting_columns(ours), sort=False)
+    )
     theirs = {column: values for column in shared if (values := _numbers(best[column])) is not None}
     a = ours.loc[best.index, list(theirs)].to_numpy(float)  # (runs, columns)
     b = pd.DataFrame(theirs).to_numpy(float).reshape(a.shape)  # (runs, columns)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import read_metrics
-from experiments.frame import SETTINGS, Report, frame_of, read_run
+from experiments.frame import Report, frame_of, read_run, setting_columns
 from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
 from experiments.store import RunFolder, all_runs
@@ -85,7 +85,7 @@ class Entry:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """The settings in use, by dotted name, the data by their name; empty where nothing tells."""
-        known = {key: plain(self.row.get(key)) for key in ("dataset", *SETTINGS)}
+        known = {key: plain(self.row.get(key)) for key in ("dataset", *setting_columns(self.row))}
         known = {key: v.strip("[]") if isinstance(v, str) else v for key, v in known.items() if v is not None}
         return known if "seed" in known else {}
 
@@ -158,7 +158,7 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
         the closed forms; runs: one object per run, with `settings` (empty where they are not known) and `numbers` in
         the order of these lists, and `curves` by index.
     """
-    names = ["dataset", *(name for name in SETTINGS if any(name in entry.settings for entry in entries))]
+    names = ["dataset", *setting_columns(dict.fromkeys(name for entry in entries for name in entry.settings))]
     varied = [name for name in names if len({str(e.settings.get(name)) for e in entries if e.settings}) > 1]
     headings = {name: _heading(name, names, varied) for name in names}
     same = Counter(name for name, _ in {(e.settings.get("dataset"), e.row.get("dataset_hash")) for e in entries})

@@ -5,12 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from vae.config import Dataset
+from vae.config import ConfigError, Dataset
 from vae.data.arrays import npz
 from vae.data.embedded import mnist_5k, photos
 from vae.data.folder import image_folder
 from vae.data.from_torchvision import torchvision_dataset
 from vae.data.images import ImageData, split_validation
+from vae.parts import make
+
+
+def own(config: Dataset) -> ImageData:
+    """The images that a function of the user's own returns."""
+    assert config.part is not None
+    data = make("dataset.part", config.part)
+    if not isinstance(data, ImageData):
+        raise ConfigError(
+            f"dataset.part: {config.part['_target_']} returned a {type(data).__name__}; expected vae.data.ImageData"
+        )
+    return data
+
 
 LOADERS: dict[str, Callable[[Dataset], ImageData]] = {
     "mnist_5k": mnist_5k,
@@ -21,6 +34,7 @@ LOADERS: dict[str, Callable[[Dataset], ImageData]] = {
     "torchvision": torchvision_dataset,
     "image_folder": image_folder,
     "npz": npz,
+    "custom": own,
 }
 
 

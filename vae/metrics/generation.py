@@ -104,7 +104,7 @@ def distance_to_validation_images(subject: Subject) -> dict[str, float]:
     import torch
 
     from vae.judge import K_NEIGHBOURS, MIN_SIZE, N_SAMPLES, frechet_distance
-    from vae.layers import generator
+    from vae.seeding import generator
 
     images, labels = subject.images("val")
     if len(images) <= K_NEIGHBOURS or min(subject.data.image_shape[1:]) < MIN_SIZE:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae import conventions
 from vae.metrics.posterior import posteriors
-from vae.metrics.reconstruction import errors, exact_x_var
+from vae.metrics.reconstruction import errors
 from vae.metrics.registry import Family, Metric, Subject, each_split
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IW_IMAGES = 250  # the bound on them takes most of the time spent here
 IW_SAMPLES = 64
 
-likelihood = Family("likelihood", version=1)
+likelihood = Family("likelihood", version=2)
 
 
 @likelihood.computes(
@@ -25,12 +25,19 @@ likelihood = Family("likelihood", version=1)
         Metric(
             "elbo",
             "nats",
-            "lower bound on ln p(x|y) per image at beta = 1, where p is a density on pixels in [0, 1]",
+            "lower bound on ln p(x|y) per image at beta = 1; see likelihood_of",
             "higher",
             "ELBO (nats)",
         ),
-        Metric("elbo_per_dim", "nats", "elbo/D, in nats per pixel and channel", "higher", "ELBO per pixel (nats)"),
-        Metric("bits_per_dim", "bits", "8 - elbo/(D ln 2), for 8-bit pixels", "lower", "bits per dimension"),
+        Metric("elbo_per_dim", "nats", "elbo/D, nats per pixel", "higher", "ELBO per pixel (nats)"),
+        Metric(
+            "bits_per_dim",
+            "bits",
+            "-elbo/(D ln 2) for 8-bit pixels, plus 8 if the likelihood is a density on [0, 1]; null for likelihoods of "
+            "other pixels",
+            "lower",
+            "bits per dimension",
+        ),
     )
 )
 def elbo(subject: Subject) -> dict[str, Any]:
@@ -38,23 +45,45 @@ def elbo(subject: Subject) -> dict[str, Any]:
     values = {}
     for split in subject.splits():
         found = errors(subject, split)
-        row = conventions.normalised_elbo(found.sse, found.kl, decoder_variance(subject), input_dim)
+        if subject.config.objective.kind == "per_dim":
+            bound = conventions.gaussian_elbo(found.sse, found.kl, decoder_variance(subject), input_dim)
+        else:
+            bound = found.log_px - found.kl
+        row = {
+            "elbo": bound,
+            "elbo_per_dim": bound / input_dim,
+            "bits_per_dim": conventions.bits_per_dim(bound, _measure(subject), input_dim),
+        }
         values |= {f"{split}_{name}": value for name, value in row.items()}
     return values
 
 
 @likelihood.computes(
     Metric(
+        "likelihood_of",
+        "",
+        "what ln p(x|z, y) is the logarithm of: a density of pixels in [0, 1], the probability of 8-bit levels or of "
+        "black and white pixels; ELBOs of different kinds are not comparable",
+        "",
+        "likelihood of",
+    )
+)
+def likelihood_of(subject: Subject) -> str:
+    return conventions.MEASURES.get(_measure(subject), "something else")
+
+
+@likelihood.computes(
+    Metric(
         "test_iw_elbo",
         "nats",
-        "importance-weighted lower bound on ln p(x|y) per image: 64 samples, 250 held-out images (Burda et al. 2016)",
+        "importance-weighted bound on ln p(x|y) with 64 samples, per image, on 250 held-out images (Burda et al. 2016)",
         "higher",
         "IW-ELBO (nats)",
     ),
     Metric(
         "test_iw_gap",
         "nats",
-        "test_iw_elbo minus the ELBO of the same images and samples",
+        "how much test_iw_elbo exceeds the ELBO of the same images and samples",
         "lower",
         "gap of the ELBO (nats)",
     ),
@@ -67,49 +96,55 @@ def importance_weighted_elbo(subject: Subject) -> dict[str, float]:
     noise = torch.Generator()
     noise.set_state(found.state)
     images, labels = subject.images("test")
-    bound, gap = importance_weighted(
+    log_w = log_weights(
         subject, images[index], labels[index], found.mu[:IW_IMAGES], found.logvar[:IW_IMAGES], noise, IW_SAMPLES
-    )
-    return {"test_iw_elbo": bound, "test_iw_gap": gap}
+    )  # (S, B)
+    bound = (log_w.logsumexp(dim=0) - math.log(IW_SAMPLES)).mean().item()
+    return {"test_iw_elbo": bound, "test_iw_gap": bound - log_w.mean().item()}
+
+
+def _measure(subject: Subject) -> str:
+    return getattr(subject.model.network.likelihood, "measure", "other")
 
 
 def decoder_variance(subject: Subject) -> float:
-    """The variance at which the run's likelihood is taken."""
-    from vae import objective
+    """The variance under which the likelihood of a run with `per_dim` is taken: its optimum is the ELBO's there."""
+    from vae.objectives import effective_x_var
 
     arch = subject.model.arch
-    return objective.decoder_variance(subject.config, exact_x_var(subject), arch.input_dim, arch.z_dim)
+    variance = effective_x_var(subject.config, subject.model.x_var, arch.input_dim, arch.z_dim)
+    assert variance is not None
+    return variance
 
 
-def importance_weighted(
+def log_weights(
     subject: Subject, x: Tensor, y: Tensor, mu: Tensor, logvar: Tensor, noise: torch.Generator, n_samples: int
-) -> tuple[float, float]:
-    """The importance-weighted bound on ln p(x|y) (Burda et al. 2016, equation 8).
+) -> Tensor:
+    """ln of p(x|z_s, y)·p(z_s)/q(z_s|x, y) with z_s ~ q(z|x, y), (S, B) float64 (Burda et al. 2016, equation 8).
 
     Args:
-        x, y: images (B, C, H, W) uint8 and labels (B,).
+        x, y: images (B, C, H, W) uint8 and labels (B,). If the likelihood is of binarized pixels, x is binarized once.
         mu, logvar: of their posteriors, (B, k) float64 each.
+        noise: draws the binarized pixels and z.
         n_samples: S, number of z per image.
-
-    Returns:
-        The bound, the mean over images of ln (1/S)·sum of w_s with w_s = p(x|z_s, y)·p(z_s)/q(z_s|x, y), in nats per
-        image; and its gap to the mean of ln w_s, the ELBO of the same images and samples.
     """
     import torch
 
-    from vae import objective
+    from vae.likelihoods import likelihood_of
+    from vae.priors import gaussian_log_prob
 
-    input_dim = subject.model.arch.input_dim
-    log_x_var = torch.tensor(decoder_variance(subject), dtype=torch.float64).log()
+    network, arch = subject.model.network, subject.model.arch
+    measured = network.likelihood
+    if subject.config.objective.kind == "per_dim":
+        measured = likelihood_of({**arch.likelihood, "value": decoder_variance(subject)})
+    target = x.float() / 255  # (B, C, H, W)
+    if getattr(measured, "binarizes", False):
+        target = (torch.rand(target.shape, generator=noise) < target).float()
     sigma = (0.5 * logvar).exp()
-    flat = (x.float() / 255).flatten(1)  # (B, D)
-    log_w = torch.empty(n_samples, len(mu), dtype=torch.float64)  # (S, B)
+    log_w = torch.empty(n_samples, len(mu), dtype=torch.float64)
     for s in range(n_samples):
-        eps = torch.randn(mu.shape, generator=noise).double()  # (B, k)
-        z = mu + sigma * eps
-        sse = objective.squared_error(flat, subject.model.decode(z.float(), y).flatten(1)).double()  # (B,)
-        log_likelihood = -sse / (2 * log_x_var.exp()) - objective.gaussian_constant(input_dim, log_x_var)
-        # ln p(z)/q(z|x): the factors 2π cancel.
-        log_w[s] = log_likelihood + 0.5 * (eps.square() + logvar - z.square()).sum(dim=-1)
-    bound = (log_w.logsumexp(dim=0) - math.log(n_samples)).mean().item()
-    return bound, bound - log_w.mean().item()
+        z = mu + sigma * torch.randn(mu.shape, generator=noise).double()  # (B, k)
+        single = z.float()
+        log_px = measured.log_prob(target, subject.model.parameters(single, y)).double()
+        log_w[s] = log_px + network.prior.log_prob(single).double() - gaussian_log_prob(z, mu, logvar)
+    return log_w

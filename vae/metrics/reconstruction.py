@@ -10,15 +10,21 @@ from vae.metrics.registry import Family, Metric, Subject, each_split, shared
 
 BATCH = 1000
 
-reconstruction = Family("reconstruction", version=1)
+reconstruction = Family("reconstruction", version=2)
 
 
 @reconstruction.computes(
     *each_split(
         Metric("sse", "", "squared error per image, z sampled", "lower", "SSE"),
         Metric("sse_mean", "", "squared error per image, z = mu", "lower", "SSE at z = mu"),
-        Metric("kl", "nats", "KL(q(z|x, y) || N(0, I)) per image", "", "KL (nats)"),
-        Metric("kl_per_dim", "nats", "the KL of each latent dimension (a list)", "", "KL per dimension (nats)"),
+        Metric("kl", "nats", "KL(q(z|x, y) || p(z)) per image; see kl_estimate", "", "KL (nats)"),
+        Metric(
+            "kl_per_dim",
+            "nats",
+            "the KL of each latent dimension (a list); null unless the prior is N(0, I)",
+            "",
+            "KL per dimension (nats)",
+        ),
         Metric(
             "active_units",
             "",
@@ -26,6 +32,7 @@ reconstruction = Family("reconstruction", version=1)
             "",
             "active units",
         ),
+        Metric("log_px", "nats", "mean ln p(x|z, y) per image, z sampled", "higher", "ln p(x|z) (nats)"),
         Metric("loss", "", "the objective per image", "lower", "loss"),
         Metric("kl_offset", "nats", "KL as study A reports it: kl + k/2", "", "KL + k/2"),
         Metric("r_half_sse", "", "reconstruction error as study A reports it: sse/2", "lower", "SSE/2"),
@@ -61,7 +68,8 @@ def columns(subject: Subject) -> dict[str, Any]:
             "kl": found.kl,
             "kl_per_dim": found.kl_per_dim,
             "active_units": found.active_units,
-            "loss": loss(subject, found.sse, found.kl),
+            "log_px": found.log_px,
+            "loss": found.loss,
             **conventions.study_columns(found.sse, found.kl, model.arch.input_dim, model.arch.z_dim),
             "baseline_zero": facts.sse_zero[split],
             "baseline_mean": facts.sse_mean[split],
@@ -71,6 +79,13 @@ def columns(subject: Subject) -> dict[str, Any]:
     return values
 
 
+@reconstruction.computes(
+    Metric("kl_estimate", "", "how the KL is computed: in closed form, or from samples of z", "", "KL computed")
+)
+def kl_estimate(subject: Subject) -> str:
+    return "from samples" if errors(subject, "test").kl_is_sampled else "in closed form"
+
+
 @dataclass(frozen=True)
 class Errors:
     """Means per image over a set of images.
@@ -78,67 +93,64 @@ class Errors:
     Attributes:
         sse: squared error with z sampled.
         sse_mean: squared error with z = mu.
-        kl_per_dim: k values in nats.
+        kl, log_px: in nats.
+        kl_per_dim: k values in nats; None unless the prior is N(0, I).
+        kl_is_sampled: whether the KL has no closed form.
         active_units: dimensions with Var mu > conventions.ACTIVE_VARIANCE.
+        loss: the run's objective at its final beta.
     """
 
     sse: float
     sse_mean: float
-    kl_per_dim: list[float]
+    kl: float
+    kl_per_dim: list[float] | None
+    kl_is_sampled: bool
     active_units: int
-
-    @property
-    def kl(self) -> float:
-        return sum(self.kl_per_dim)
+    log_px: float
+    loss: float
 
 
 @shared
 def errors(subject: Subject, split: str) -> Errors:
-    """Squared errors and KL on the images of one split."""
+    """Squared errors, KL, log-likelihood and loss on the images of one split."""
     import torch
 
-    from vae import objective
-    from vae.layers import generator
+    from vae.objectives import objective_of
+    from vae.priors import Standard, gaussian_kl
+    from vae.seeding import generator
 
-    model, (images, labels) = subject.model, subject.images(split)
-    n_images, z_dim = len(images), model.arch.z_dim
+    model, network, (images, labels) = subject.model, subject.model.network, subject.images(split)
+    n_images = len(images)
     noise = generator(subject.config.seed, "evaluate")
-    sse, sse_mean = torch.zeros(2, dtype=torch.float64)
-    kl_per_dim, mu_sum, mu_square_sum = torch.zeros(3, z_dim, dtype=torch.float64)  # (k,) each
+    objective = objective_of(subject.config, len(subject.data.train_x))
+    beta, done = torch.tensor(subject.config.beta.value), torch.tensor(1.0)
+    standard = isinstance(network.prior, Standard)
+    sums = torch.zeros(5, dtype=torch.float64)  # SSE, SSE at z = mu, KL, ln p(x|z), loss
+    kl_per_dim, mu_sum, mu_square_sum = torch.zeros(3, model.arch.z_dim, dtype=torch.float64)  # (k,) each
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        mu, logvar = model.encode(x, y)  # (B, k) each
-        z = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=noise)  # (B, k)
-        flat = (x.float() / 255).flatten(1)  # (B, D)
-        sse += objective.squared_error(flat, model.decode(z, y).flatten(1)).double().sum()
-        sse_mean += objective.squared_error(flat, model.decode(mu, y).flatten(1)).double().sum()
-        kl_per_dim += objective.gaussian_kl(mu, logvar).double().sum(dim=0)
-        mu_sum += mu.double().sum(dim=0)
-        mu_square_sum += mu.double().square().sum(dim=0)
+        scaled = x.float() / 255  # (B, C, H, W)
+        drawn = {
+            name: (torch.randn if kind == "normal" else torch.rand)(shape, generator=noise)
+            for name, (kind, shape) in network.noise_shapes(objective, len(x)).items()
+        }
+        terms = network.terms(scaled, y, drawn, beta, done)
+        at_mean = (model.decode(terms.mu, y) - scaled).square().flatten(1).sum(dim=1)  # (B,)
+        means = [terms.sse, at_mean, terms.kl, terms.log_px.mean(dim=0), objective(terms).expand(len(x))]
+        sums += torch.stack([value.double().sum() for value in means])
+        if standard:
+            kl_per_dim += gaussian_kl(terms.mu, terms.logvar).double().sum(dim=0)
+        mu_sum += terms.mu.double().sum(dim=0)
+        mu_square_sum += terms.mu.double().square().sum(dim=0)
     variance = mu_square_sum / n_images - (mu_sum / n_images).square()  # (k,)
+    sse, sse_mean, kl, log_px, loss = (sums / n_images).tolist()
+    per_dim = (kl_per_dim / n_images).tolist() if standard else None
     return Errors(
-        sse=sse.item() / n_images,
-        sse_mean=sse_mean.item() / n_images,
-        kl_per_dim=(kl_per_dim / n_images).tolist(),
+        sse=sse,
+        sse_mean=sse_mean,
+        kl=sum(per_dim) if per_dim else kl,
+        kl_per_dim=per_dim,
+        kl_is_sampled=not hasattr(network.prior, "kl"),
         active_units=int((variance > conventions.ACTIVE_VARIANCE).sum()),
+        log_px=log_px,
+        loss=loss,
     )
-
-
-def exact_x_var(subject: Subject) -> float:
-    """The decoder's variance in double precision: likelihoods divide by it."""
-    import torch
-
-    return torch.tensor(subject.model.log_x_var, dtype=torch.float64).exp().item()
-
-
-def loss(subject: Subject, sse: float, kl: float) -> float:
-    """The run's objective at its final beta and x_var."""
-    import torch
-
-    from vae import objective
-
-    arch, config = subject.model.arch, subject.config
-    log_x_var = torch.tensor(exact_x_var(subject), dtype=torch.float64).log()
-    per_dim = torch.tensor(config.objective.kind == "per_dim")
-    weights = objective.weights(log_x_var, per_dim, arch.input_dim, arch.z_dim)
-    error, divergence, beta = torch.tensor([sse, kl, config.beta.value], dtype=torch.float64)
-    return objective.loss(error, divergence, beta, weights).item()

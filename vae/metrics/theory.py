@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from vae.metrics.registry import Family, Metric, Subject
 
-theory = Family("theory", version=1)
+theory = Family("theory", version=2)
 
 
 @theory.computes(
-    Metric("x_var", "", "variance of the decoder at the end of training", "", "x_var"),
-    Metric("effective_x_var", "", "b/(2a) for the loss a·SSE + b·KL", "", "effective x_var"),
+    Metric("x_var", "", "variance of the decoder at the end of training; null if it is not one number", "", "x_var"),
+    Metric("effective_x_var", "", "b/(2a) of the loss a·SSE + b·KL; null for another loss", "", "effective x_var"),
 )
-def variances(subject: Subject) -> dict[str, float]:
+def variances(subject: Subject) -> dict[str, float | None]:
     return {"x_var": subject.model.x_var, "effective_x_var": effective_x_var(subject)}
 
 
@@ -39,6 +39,8 @@ def closed_form(subject: Subject) -> dict[str, float]:
     from vae.theory import prediction
 
     facts, z_dim, t = subject.facts, subject.model.arch.z_dim, effective_x_var(subject)
+    if t is None:
+        return {}
     placement = subject.config.label_placement.kind
     given = facts.eigenvalues, facts.eigenvalues_within, placement, t, z_dim
     trained = prediction(*given)
@@ -51,8 +53,8 @@ def closed_form(subject: Subject) -> dict[str, float]:
     }
 
 
-def effective_x_var(subject: Subject) -> float:
-    from vae import objective
+def effective_x_var(subject: Subject) -> float | None:
+    from vae import objectives
 
     arch = subject.model.arch
-    return objective.effective_x_var(subject.config, subject.model.x_var, arch.input_dim, arch.z_dim)
+    return objectives.effective_x_var(subject.config, subject.model.x_var, arch.input_dim, arch.z_dim)

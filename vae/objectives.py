@@ -1,0 +1,243 @@
+"""What training minimizes, from the terms of a batch. All values are means per image; beta weights the KL.
+
+An objective of your own is a function of the terms, or a class whose objects are called with them, named by
+`objective.part={_target_: ...}`. It returns one number. It may have the attributes `samples`, the number of z per image
+(otherwise 1), and `draws_prior`, with which the terms' noise has numbers for samples of the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from vae import parts
+from vae.config import Beta, Config
+from vae.priors import Prior, exact_kl, gaussian_log_prob
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective is made of, for B images with S samples of z each.
+
+    Attributes:
+        x: pixels in [0, 1], (B, C, H, W).
+        x_hat: mean of p(x|z, y), (S, B, C, H, W).
+        log_px: ln p(x|z, y), (S, B) nats.
+        mu, logvar: of q(z|x, y), (B, k) each.
+        z: samples from it, (S, B, k).
+        prior: p(z).
+        beta: weight of the KL at this step, a number.
+        progress: share of the training that is done, from 0 to 1.
+        noise: random numbers of this step; with `draws_prior` among them `prior` (B, k), standard normal, and `chance`
+            (B,), uniform.
+    """
+
+    x: Tensor
+    x_hat: Tensor
+    log_px: Tensor
+    mu: Tensor
+    logvar: Tensor
+    z: Tensor
+    prior: Prior
+    beta: Tensor
+    progress: Tensor
+    noise: Mapping[str, Tensor]
+
+    @cached_property
+    def sse(self) -> Tensor:
+        """||x - x_hat||² of each image, the mean over its samples: (B,)."""
+        return squared_error(self.x.expand_as(self.x_hat), self.x_hat).mean(dim=0)
+
+    @cached_property
+    def log_qz(self) -> Tensor:
+        """ln q(z|x, y), (S, B)."""
+        return gaussian_log_prob(self.z, self.mu, self.logvar)
+
+    @cached_property
+    def log_pz(self) -> Tensor:
+        """ln p(z), (S, B)."""
+        return self.prior.log_prob(self.z.flatten(0, 1)).view(self.z.shape[:2])
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q(z|x, y) || p(z)) of each image, (B,) nats: in closed form, or from the samples if there is none."""
+        exact = exact_kl(self.prior, self.mu, self.logvar)
+        return (self.log_qz - self.log_pz).mean(dim=0) if exact is None else exact
+
+
+Objective = Callable[[Terms], Tensor]
+
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """||x - x_hat||² of each image: (..., C, H, W), (..., C, H, W) -> (...).
+
+    Raises:
+        ValueError: unless the shapes are equal; broadcasting here is the classic silent bug of a VAE's loss.
+    """
+    if x.shape != x_hat.shape:
+        raise ValueError(f"x {tuple(x.shape)} and x_hat {tuple(x_hat.shape)} differ in shape")
+    return (x_hat - x).square().flatten(-3).sum(dim=-1)
+
+
+def elbo(terms: Terms) -> Tensor:
+    """-ln p(x|z, y) + beta·KL (Kingma and Welling 2014; Higgins et al. 2017)."""
+    return (terms.beta * terms.kl - terms.log_px.mean(dim=0)).mean()
+
+
+def per_dim(terms: Terms) -> Tensor:
+    """SSE/D + beta·KL/k."""
+    return terms.sse.mean() / terms.x[0].numel() + terms.beta * terms.kl.mean() / terms.mu.shape[1]
+
+
+class Iwae:
+    """The importance-weighted bound with S samples, negative (Burda et al. 2016, equation 8). It has no beta."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def __call__(self, terms: Terms) -> Tensor:
+        log_w = terms.log_px + terms.log_pz - terms.log_qz  # (S, B)
+        return -(log_w.logsumexp(dim=0) - math.log(len(log_w))).mean()
+
+
+class BetaTc:
+    """beta weights the total correlation alone (Chen et al. 2018, equation 4, alpha = gamma = 1).
+
+    The KL is mutual information + total correlation + KLs of the dimensions. q(z) is estimated from the batch by their
+    minibatch-weighted sampling, section 4.1; N is the number of training images.
+    """
+
+    def __init__(self, n_train: int) -> None:
+        self.n_train = n_train
+
+    def __call__(self, terms: Terms) -> Tensor:
+        z, mu, logvar = terms.z[0], terms.mu, terms.logvar
+        square = (z[:, None] - mu).square() * (-logvar).exp()  # (B, B, k): z of row i under the posterior of column j
+        each = -0.5 * (square + logvar + math.log(2 * math.pi))
+        log_nb = math.log(self.n_train * len(z))
+        log_q = each.sum(dim=-1).logsumexp(dim=1) - log_nb  # ln q(z), (B,)
+        log_marginals = (each.logsumexp(dim=1) - log_nb).sum(dim=-1)  # sum of ln q(z_i), (B,)
+        information = terms.log_qz[0] - log_q
+        correlation = log_q - log_marginals
+        dimensions = log_marginals - terms.log_pz[0]
+        return (information + terms.beta * correlation + dimensions - terms.log_px[0]).mean()
+
+
+class Mmd:
+    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² of z and the prior (InfoVAE, Zhao et al. 2019, equation 6).
+
+    alpha = 1 leaves the MMD only. Its kernel is exp(-||z - z'||²/(2k)): 2k is the mean squared distance of two draws
+    from N(0, I). There is no beta.
+    """
+
+    draws_prior = True
+
+    def __init__(self, alpha: float, weight: float) -> None:
+        self.alpha, self.weight = alpha, weight
+
+    def __call__(self, terms: Terms) -> Tensor:
+        z = terms.z[0]  # (B, k)
+        drawn = terms.prior.sample(terms.noise["prior"], terms.noise["chance"])  # (B, k)
+        discrepancy = _kernel(z, z).mean() + _kernel(drawn, drawn).mean() - 2 * _kernel(z, drawn).mean()
+        rest = (1 - self.alpha) * terms.kl - terms.log_px[0]  # (B,)
+        return rest.mean() + (self.alpha + self.weight - 1) * discrepancy
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """exp(-||a_i - b_j||²/(2k)): (n, k), (m, k) -> (n, m)."""
+    distance = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+    return (-distance.clamp(min=0) / (2 * a.shape[1])).exp()
+
+
+class Capacity:
+    """-ln p + gamma·|KL - C|, where C grows linearly from 0 to its final value (Burgess et al. 2018, equation 8).
+
+    Args:
+        nats: the final C.
+        ramp: share of the training in which C grows.
+    """
+
+    def __init__(self, gamma: float, nats: float, ramp: float) -> None:
+        self.gamma, self.nats, self.ramp = gamma, nats, ramp
+
+    def __call__(self, terms: Terms) -> Tensor:
+        capacity = self.nats * (terms.progress / self.ramp).clamp(max=1)
+        return self.gamma * (terms.kl.mean() - capacity).abs() - terms.log_px.mean()
+
+
+def objective_of(config: Config, n_train: int) -> Objective:
+    """The objective of a run.
+
+    Args:
+        n_train: number of training images.
+
+    Raises:
+        ConfigError: for a part of the user's own that cannot be made.
+    """
+    o = config.objective
+    match o.kind:
+        case "elbo":
+            return elbo
+        case "per_dim":
+            return per_dim
+        case "iwae":
+            assert o.samples is not None
+            return Iwae(o.samples)
+        case "beta_tc":
+            return BetaTc(n_train)
+        case "mmd":
+            assert o.alpha is not None
+            assert o.weight is not None
+            return Mmd(o.alpha, o.weight)
+        case "capacity":
+            assert o.gamma is not None
+            assert o.nats is not None
+            assert o.ramp is not None
+            return Capacity(o.gamma, o.nats, o.ramp)
+        case _:
+            assert o.part is not None
+            found = parts.locate(str(o.part["_target_"]))
+            if isinstance(found, type):
+                return parts.make("objective.part", o.part)
+            return parts.partial("objective.part", o.part, None)
+
+
+def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """beta at each step of the training, (epochs·steps_per_epoch,).
+
+    `warmup` grows linearly from 0 (Bowman et al. 2016); `cyclical` repeats a linear ramp and a plateau (Fu et al. 2019,
+    equation 6).
+    """
+    step = np.arange(epochs * steps_per_epoch)
+    if beta.kind == "warmup":
+        assert beta.epochs is not None
+        share = np.minimum(step / (beta.epochs * steps_per_epoch), 1.0)
+    elif beta.kind == "cyclical":
+        assert beta.cycles is not None
+        assert beta.ramp is not None
+        position = step * beta.cycles / len(step) % 1.0
+        share = np.minimum(position / beta.ramp, 1.0)
+    else:
+        share = np.ones(len(step))
+    return beta.value * share
+
+
+def effective_x_var(config: Config, x_var: float | None, input_dim: int, z_dim: int) -> float | None:
+    """b/(2a) of a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with beta's final value.
+
+    Args:
+        x_var: of the decoder at the end of the training; None if it has no such number.
+
+    Returns:
+        None for any other loss: it has no closed form.
+    """
+    if config.prior.kind != "standard" or config.likelihood.kind != "gaussian":
+        return None
+    if config.objective.kind == "per_dim":
+        return config.beta.value * input_dim / (2 * z_dim)
+    return None if x_var is None or config.objective.kind != "elbo" else config.beta.value * x_var
