@@ -151,8 +151,8 @@ class VAE(nn.Module):
         parameters = self.decode(z.flatten(0, 1), repeated)  # (S·B, p·C, H, W)
         again = target if n_samples == 1 else target.repeat(n_samples, 1, 1, 1)
         log_px = self.likelihood.log_prob(again, parameters).view(n_samples, n_images)
-        x_hat = self.likelihood.mean(parameters).view(n_samples, *x.shape)
-        return Terms(x, x_hat, log_px, mu, logvar, z, self.prior, beta, progress, noise)
+        parameters = parameters.unflatten(0, (n_samples, n_images))
+        return Terms(x, parameters, self.likelihood, log_px, mu, logvar, z, self.prior, beta, progress, noise)
 
     def forward(
         self, objective: Objective, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], schedule: Tensor

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vae import parts
 from vae.config import Beta, Config
+from vae.likelihoods import Likelihood
 from vae.priors import Prior, exact_kl, gaussian_log_prob
 
 
@@ -26,7 +27,8 @@ class Terms:
 
     Attributes:
         x: pixels in [0, 1], (B, C, H, W).
-        x_hat: mean of p(x|z, y), (S, B, C, H, W).
+        parameters: of p(x|z, y), (S, B, p·C, H, W).
+        likelihood: p(x|z, y).
         log_px: ln p(x|z, y), (S, B) nats.
         mu, logvar: of q(z|x, y), (B, k) each.
         z: samples from it, (S, B, k).
@@ -38,7 +40,8 @@ class Terms:
     """
 
     x: Tensor
-    x_hat: Tensor
+    parameters: Tensor
+    likelihood: Likelihood
     log_px: Tensor
     mu: Tensor
     logvar: Tensor
@@ -50,8 +53,8 @@ class Terms:
 
     @cached_property
     def sse(self) -> Tensor:
-        """||x - x_hat||² of each image, the mean over its samples: (B,)."""
-        return squared_error(self.x.expand_as(self.x_hat), self.x_hat).mean(dim=0)
+        """||x - x_hat||² of each image with its first z, where x_hat is the mean of p(x|z, y): (B,)."""
+        return squared_error(self.x, self.likelihood.mean(self.parameters[0]))
 
     @cached_property
     def log_qz(self) -> Tensor:
