@@ -1,4 +1,4 @@
-"""The generated pages of docs/: every setting and every metric, from their declarations.
+"""The generated pages of docs/: every setting, metric and part, from their declarations and docstrings.
 
     python -m experiments.docs
 
@@ -7,6 +7,9 @@ A test compares the committed pages with what this writes.
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import yaml
 from experiments.report.render import render
 from experiments.settings import NOT_OF_THE_RESULT, Settings
 from experiments.store import write_atomic
+from vae import likelihoods, networks, objectives, optimizers, priors
 from vae.config import settings
 from vae.metrics import FAMILIES, METRICS
 
@@ -65,6 +69,35 @@ def option_rows() -> list[tuple[str, str, str]]:
     return rows
 
 
+def part_groups() -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Title, note and parts of each group; a part is its option and the first paragraphs of its docstring."""
+    goals = {
+        "elbo": objectives.elbo,
+        "per_dim": objectives.per_dim,
+        "iwae": objectives.Iwae,
+        "beta_tc": objectives.BetaTc,
+        "mmd": objectives.Mmd,
+        "capacity": objectives.Capacity,
+    }
+    described = [(option, meaning) for group, option, meaning in option_rows() if group == "optimizer"]
+    return [
+        ("Networks", prose(networks), documented("model", networks.ENCODERS)),
+        ("Likelihoods", prose(likelihoods), documented("likelihood", likelihoods.KINDS)),
+        ("Priors", prose(priors), documented("prior", priors.KINDS)),
+        ("Objectives", prose(objectives), documented("objective", goals)),
+        ("Optimizers", prose(optimizers), [(f"optimizer={name}", meaning) for name, meaning in described]),
+    ]
+
+
+def documented(group: str, parts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(f"{group}={option}", prose(part)) for option, part in parts.items()]
+
+
+def prose(documented: Any) -> str:
+    """A docstring without its sections, such as `Args:`."""
+    return re.split(r"\n\n(?=(?:Args|Attributes|Returns|Raises):)", inspect.getdoc(documented) or "")[0]
+
+
 def pages() -> dict[str, str]:
     """The text of each generated page, by file name."""
     families = {
@@ -72,6 +105,7 @@ def pages() -> dict[str, str]:
     }
     return {
         "settings.md": render("docs_settings.md.j2", settings=setting_rows(), options=option_rows()),
+        "parts.md": render("docs_parts.md.j2", groups=part_groups()),
         "metrics.md": render("docs_metrics.md.j2", families=families),
     }
 

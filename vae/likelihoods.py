@@ -83,7 +83,7 @@ class _Located(Likelihood):
         """ln of the variance: (1,), or (B, C, H, W) if it is per pixel."""
         if self.n_parameters == 1:
             return self.log_x_var
-        # A smooth lower bound (Rybkin et al. 2021, section 4.2), at MIN_LOG_VAR.
+        # A smooth lower bound (as in Rybkin et al. 2021), at MIN_LOG_VAR.
         return MIN_LOG_VAR + F.softplus(parameters.chunk(2, dim=1)[1] - MIN_LOG_VAR)
 
 
@@ -114,7 +114,7 @@ class Laplace(_Located):
 
 
 class DiscretizedLogistic(_Located):
-    """The probability of one of 256 levels under a logistic density (Kingma et al. 2016, appendix).
+    """The probability of one of 256 levels under a logistic density (Kingma et al. 2016).
 
     With the distribution function σ((x - location)/s), s² = 3·x_var/π², a level x has the probability of the bin
     x ± 1/510. The first and the last bin reach to -∞ and +∞, so that the probabilities sum to 1.
@@ -158,7 +158,7 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """A density of pixels in [0, 1] (Loaiza-Ganem and Cunningham 2019): the Bernoulli's term plus ln C.
 
-    With the logit l, C = l/tanh(l/2) (their equation 5), and the mean is ½ + ½/tanh(l/2) - 1/l.
+    With the logit l, C = l/tanh(l/2), and the mean is ½ + ½/tanh(l/2) - 1/l.
     """
 
     measure = "density"

@@ -109,10 +109,10 @@ class Iwae:
 
 
 class BetaTc:
-    """beta weights the total correlation alone (Chen et al. 2018, equation 4, alpha = gamma = 1).
+    """beta weights the total correlation alone (Chen et al. 2018, with alpha = gamma = 1).
 
     The KL is mutual information + total correlation + KLs of the dimensions. q(z) is estimated from the batch by their
-    minibatch-weighted sampling, section 4.1; N is the number of training images.
+    minibatch-weighted sampling; N is the number of training images.
     """
 
     def __init__(self, n_train: int) -> None:
@@ -132,7 +132,7 @@ class BetaTc:
 
 
 class Mmd:
-    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² of z and the prior (InfoVAE, Zhao et al. 2019, equation 6).
+    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² of z and the prior (InfoVAE, Zhao et al. 2019).
 
     alpha = 1 leaves the MMD only. Its kernel is exp(-||z - z'||²/(2k)): 2k is the mean squared distance of two draws
     from N(0, I). There is no beta.
@@ -158,7 +158,7 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Capacity:
-    """-ln p + gamma·|KL - C|, where C grows linearly from 0 to its final value (Burgess et al. 2018, equation 8).
+    """-ln p + gamma·|KL - C|, where C grows linearly from 0 to its final value (Burgess et al. 2018).
 
     Args:
         nats: the final C.

@@ -1,4 +1,12 @@
-"""Optimizers of torch.optim by name, learning rates by step, and the clipping of gradients."""
+"""Optimizers, learning rates by step, and the clipping of gradients.
+
+An optimizer is any class of torch.optim by its name, with its own arguments:
+
+    python run.py optimizer=AdamW optimizer.weight_decay=0.01 trainer.lr=0.002
+
+The learning rate, its schedule and the clipping of gradients are settings of the trainer. A class without an option of
+its own in conf/optimizer is given as `optimizer.kind=Name`.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Mixture(_OfComponents):
 
 
 class Vamp(_OfComponents):
-    """The mean of the posteriors of learned pseudo-inputs (Tomczak and Welling 2018, equation 9).
+    """The mean of the posteriors of learned pseudo-inputs (Tomczak and Welling 2018).
 
     The pseudo-inputs are images in [0, 1], here sigmoids of free numbers. If the encoder receives the label, each also
     has a learned pseudo-label: weights of the classes that sum to 1.
