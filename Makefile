@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/.made
 PY := .venv/bin/python
-SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
+DATA = $(if $(DATASET),dataset="$$DATASET")
+SETTINGS = $(DATA) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
 RUN = $(PY) run.py
 
 .DEFAULT_GOAL := help
@@ -41,7 +42,7 @@ sweep: $(VENV) ## a quick tour of study A, in a few minutes
 	@$(RUN) -m sweep $(SETTINGS)
 
 train: $(VENV) ## trains one model
-	@$(RUN) $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
+	@$(RUN) $(DATA) $(ARGS)
 
 evaluate: $(VENV) ## computes metrics that are missing or outdated (ARGS: reports or runs; default: all runs)
 	@$(PY) -m experiments.evaluate $(ARGS)

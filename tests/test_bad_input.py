@@ -21,7 +21,7 @@ from PIL import Image
 
 RUN_PY = Path(__file__).parent.parent / "run.py"
 CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
-FOLDER = "a folder with train/<class>/* and test/<class>/*"
+FOLDER = "a folder with train/<class>/* and test/<class>/*, or with <class>/*, or with pictures"
 TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.tf32, trainer.device, "
 EXPERIMENTS = "beta, death, labels, search, sweep, training, xvar"
 GROUPS = "beta, dataset, experiment, label_placement, label_repeat, logger, model, objective, trainer, x_var, z_dim, "
@@ -121,22 +121,22 @@ CASES = [
         "hydra/launcher=stakced: not an option (did you mean stacked?); allowed: basic, ",
     ),
     # datasets
-    ("dataset=image_folder", f"dataset.root=null: must be given; allowed: {FOLDER}"),
+    ("dataset=image_folder", "dataset.root=null: must be given; allowed: a folder of pictures"),
+    ("dataset=good,mnist", "dataset=good,mnist: data of several kinds; allowed: names, or folders, or .npz files"),
+    ("dataset.root=foo", "dataset.root=foo: dataset=mnist_5k does not use it; allowed: with dataset=mnist or "),
     ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
     (
-        "dataset=good",
-        "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, npz, "
-        "photos, torchvision, or a path with a / to a folder of pictures or an .npz file",
+        "dataset=goods",
+        "dataset=goods: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, npz, "
+        "photos, torchvision, or the path of a folder of pictures or an .npz file",
     ),
-    ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
+    ("dataset=./empty", "dataset.root=./empty: holds no pictures; allowed: bmp, gif, "),
     ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
     ("dataset=./file", f"dataset.root=./file: is not a folder; allowed: {FOLDER}"),
     ("dataset=./broken", "dataset.root=./broken: cannot read the picture train/a/0.png"),
-    (
-        "dataset=./one trainer.batch_size=2",
-        "label_placement=both: the dataset has one class only, so there is nothing to condition on; allowed: none",
-    ),
     ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    ("dataset=good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    ("dataset=nowhere.npz", "dataset.root=nowhere.npz: no such file; allowed: an .npz file with x_train"),
     ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8 and <= 256"),
     ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)"),
     ("dataset=npz", "dataset.root=null: must be given; allowed: a file of arrays"),
@@ -167,7 +167,7 @@ CASES = [
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with some good and some bad folders of pictures, and no network."""
     both = ("train", "test")
-    folders = {"good": ("ab", both), "broken": ("ab", both), "one": ("a", both), "no_test": ("ab", both[:1])}
+    folders = {"good": ("ab", both), "broken": ("ab", both), "no_test": ("ab", both[:1])}
     for name, (classes, splits) in folders.items():
         for split, label in itertools.product(splits, classes):
             folder = tmp_path / name / split / label

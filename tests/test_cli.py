@@ -37,6 +37,8 @@ ROOT = Path(__file__).parent.parent
         ("dataset=./a", "dataset=image_folder dataset.root='./a'"),
         ("dataset=../a(b),/c", "dataset=image_folder dataset.root='../a(b)','/c'"),
         ("dataset=./a.npz", "dataset=npz dataset.root='./a.npz'"),
+        ("dataset=a.npz,b.npz", "dataset=npz dataset.root='a.npz','b.npz'"),
+        ("dataset=tests", "dataset=image_folder dataset.root='tests'"),  # a folder that exists
         ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
         ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
         ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),

@@ -1,6 +1,7 @@
 """What README and docs say can be done is done here."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_every_make_target_of_the_readme_exists():
     named = set(re.findall(r"`?make ([a-z-]+)", README))
     assert {"ablation-xvar", "test", "evaluate"} <= named
     assert named <= targets
+
+
+def test_make_passes_on_a_dataset_with_a_space_and_quotes():
+    command = ["make", "-so", ".venv/.made", "train", "PY=printf '<%s>'", 'DATASET=My "own" Pictures', "ARGS=z_dim=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == '<run.py><dataset=My "own" Pictures><z_dim=2>'
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

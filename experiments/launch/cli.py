@@ -114,6 +114,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_path(dataset: str) -> bool:
+    """Whether a dataset is given by its path: with a slash, or of a file that exists and is not an option's name."""
+    if "/" in dataset or dataset.startswith((".", "~")) or dataset.endswith(".npz"):
+        return True
+    return dataset not in options("dataset") and Path(dataset).exists()
+
+
 def rewrite_override(text: str) -> list[str]:
     """One argument with its short form written out.
 
@@ -124,10 +131,13 @@ def rewrite_override(text: str) -> list[str]:
     if re.fullmatch(r"[\w-]+", text):
         return [f"experiment={text}"]
     key, _, value = text.partition("=")
-    if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
-        kind = "npz" if value.endswith(".npz") else "image_folder"
-        paths = [path.replace("'", r"\'") for path in value.split(",")]
-        return [f"dataset={kind}", "dataset.root=" + ",".join(f"'{path}'" for path in paths)]
+    if key == "dataset" and any(map(_is_path, value.split(","))):
+        paths = value.split(",")
+        kinds = {"npz" if path.endswith(".npz") else "image_folder" for path in paths}
+        if len(kinds) > 1 or not all(map(_is_path, paths)):
+            raise ConfigError(f"{text}: data of several kinds; allowed: names, or folders, or .npz files")
+        quoted = (path.replace("'", r"\'") for path in paths)
+        return [f"dataset={kinds.pop()}", "dataset.root=" + ",".join(f"'{path}'" for path in quoted)]
     if key.lstrip("+") in groups():
         parsed = OverridesParser.create().parse_overrides([text])[0].value()
         if isinstance(parsed, ChoiceSweep):
@@ -194,7 +204,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _allowed_options(group: str, known: Sequence[str] = ()) -> str:
-    more = {"dataset": ", or a path with a / to a folder of pictures or an .npz file"}
+    more = {"dataset": ", or the path of a folder of pictures or an .npz file"}
     more |= dict.fromkeys(VALUE_GROUPS, ", or a number")
     return ", ".join(known or options(group)) + more.get(group, "")
 
