@@ -43,6 +43,9 @@ CASES = [
     ("trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
     ("+trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
     ("x_var={valu:1}", "x_var={valu:1}: no such setting (did you mean x_var.value?); allowed: x_var.kind, x_var.value"),
+    ("epochs=3", f"epochs=3: no such setting (did you mean trainer.epochs?); allowed: {GROUPS}"),
+    ("epoch=3", f"epoch=3: no such setting (did you mean trainer.epochs?); allowed: {GROUPS}"),
+    ("lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
     ("foo=3", f"foo=3: no such setting; allowed: {GROUPS}"),
     ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
     ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
@@ -95,7 +98,9 @@ CASES = [
     ("seed=1.5", "seed=1.5: wrong type; allowed: a whole number >= 0 and <= "),
     ("seed=abc", "seed=abc: wrong type; allowed: a whole number >= 0 and <= "),
     # sweeps
-    ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value, or a sweep with -m"),
+    ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value; to train a run for each, add -m"),
+    ("seed=range(2)", "seed=range(2): several values; allowed: one value; to train a run for each, add -m"),
+    ("seed=range(2) x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned"),
     ("-m x_var=learned,0.1", "x_var=learned,0.1: words and numbers mixed; allowed: numbers, or fixed, learned"),
     (
         "-m x_var=interval(0.1,1)",
@@ -235,11 +240,12 @@ def test_one_line_and_nothing_written(here: Path, run_py: RunPy, command: str, l
         ("[{", "while parsing a flow "),
     ],
 )
-def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str) -> None:
+@pytest.mark.parametrize("more", ["", " seed=0,1"])
+def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str, more: str) -> None:
     (here / "conf/experiment").mkdir(parents=True)
     (here / "conf/experiment/own.yaml").write_text(EXPERIMENT.format(points))
     before = contents(here)
-    status, out, err = run_py("--config-dir conf own")
+    status, out, err = run_py(f"--config-dir conf own{more}")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"run.py: {line}")
     assert contents(here) == before
