@@ -65,6 +65,7 @@ class Settings(Config):
     logger: Logger = field(default_factory=Logger)
     study: Study = field(default_factory=Study)
     output_dir: str = setting("outputs", "folder for runs/ and reports/")
+    quiet: bool = setting(False, "whether only the end is printed, without the progress before it")
 
 
 def _names(config: Config) -> set[str]:
