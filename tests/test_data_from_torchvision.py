@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.datasets import noise, one_line_error, save
+from tests.datasets import idx, mnist_files, noise, one_line_error, save, write_all
 from vae.config import Dataset
 from vae.data import from_torchvision, load
 
@@ -35,27 +35,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     return timeouts
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The bytes of MNIST's file format: 0, 0, type (8: bytes), dimensions; then each extent as 4 bytes."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
-
-
-def mnist_files() -> dict[str, bytes]:
-    """A small MNIST of 20 and 10 images."""
-    return {
-        "train-images-idx3-ubyte": idx(noise(0, 20, 28, 28)),
-        "train-labels-idx1-ubyte": idx(np.arange(20, dtype=np.uint8) % 10),
-        "t10k-images-idx3-ubyte": idx(noise(1, 10, 28, 28)),
-        "t10k-labels-idx1-ubyte": idx(np.arange(10, dtype=np.uint8)),
-    }
-
-
-def write_all(folder: Path, files: dict[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
 
 
 @pytest.mark.parametrize(("kind", "subfolder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])

@@ -65,7 +65,7 @@ def test_a_run_in_training_is_missing_and_running(outputs: Path, capsys: pytest.
         assert held
         assert call(outputs, "list") == 0
         assert "missing (running)" in capsys.readouterr().out
-        assert call(outputs, "prune", "--missing", "--unused", "--yes") == 0
+        assert call(outputs, "prune", "--missing", "--in-no-report", "--yes") == 0
     assert [run.name] == names(outputs)[1:], "the other unused ones are gone"
     assert call(outputs, "prune", "--missing", "--yes") == 0
     assert len(names(outputs)) == 1
@@ -110,7 +110,7 @@ def test_prune_names_what_it_would_remove_and_removes_only_that(
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert call(outputs, "prune", "--failed") == 0
     assert names(outputs) == [n for n in before if n != before[2]]
-    assert call(outputs, "prune", "--unused", "--yes") == 0
+    assert call(outputs, "prune", "--in-no-report", "--yes") == 0
     assert names(outputs) == [before[0]]
     assert call(outputs, "prune", before[0], "--yes") == 0
     assert names(outputs) == []
