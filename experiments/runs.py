@@ -259,7 +259,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        return _main(arguments().parse_args(argv))
+        status = _main(arguments().parse_args(argv))
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from experiments.settings import to_yaml
 from experiments.store import RunFolder
 from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +191,19 @@ def test_rerun_names_settings_that_cannot_be_read(outputs: Path, capsys: pytest.
         assert call(outputs, "rerun", run.name) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{run.path / 'config.yaml'}: cannot be read" in line
+
+
+def test_a_reader_that_leaves_is_no_error(outputs: Path):
+    command = f"{sys.executable} -m experiments.runs --output-dir {outputs} list | true"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_runs_are_known_by_their_fingerprints(outputs: Path, capsys: pytest.CaptureFixture[str]):
+    first, second, failed, _ = names(outputs)
+    assert call(outputs, "show", first[-10:]) == 0
+    assert "outcome: ok" in capsys.readouterr().out
+    assert call(outputs, "prune", failed[-10:], str(outputs / "runs" / failed), "--failed", "--yes") == 0
+    assert capsys.readouterr().out.count(failed) == 1
+    assert failed not in names(outputs)
+    assert {first, second} <= set(names(outputs))

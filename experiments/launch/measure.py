@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments import plan
 from experiments.find import find
 from experiments.launch import cli
+from experiments.report.tables import STUDY_FIGURES
 from experiments.settings import read_settings
 from experiments.store import RunFolder
 from vae.config import ConfigError, Dataset
@@ -62,7 +63,8 @@ def measure(folder: RunFolder, dataset: Dataset) -> tuple[ImageData, dict[str, f
     cache = folder.path.parent.parent / ".cache"
     subject = Subject(model, data, read_settings(folder.path), facts(data, cache), cache)
     found = {name: value for family in FAMILIES for name, value in compute(family, subject).values.items()}
-    return data, {k: v for k, v in found.items() if k.startswith("test_") and isinstance(v, int | float)}
+    shown = {k: v for k, v in found.items() if k.startswith("test_") and k.removeprefix("test_") not in STUDY_FIGURES}
+    return data, {k: v for k, v in shown.items() if isinstance(v, int | float)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
