@@ -35,9 +35,11 @@ class Trainer(vae_config.Trainer):
 @dataclass
 class Logger:
     kind: str = setting(
-        "csv", "where runs are recorded, in addition to their folders", choices=("csv", "tensorboard", "mlflow")
+        "csv",
+        "where runs are recorded, in addition to their folders",
+        choices=("csv", "tensorboard", "mlflow", "wandb"),
     )
-    store: str | None = setting(None, "folder for the records", kinds=("tensorboard", "mlflow"))
+    store: str | None = setting(None, "folder for the records", kinds=("tensorboard", "mlflow", "wandb"))
 
 
 @dataclass

@@ -1,10 +1,11 @@
-"""Every command, YAML and Python block of README.md and docs/, verbatim, on a fresh copy of the project.
+"""Every command, YAML and Python block of README.md and docs/, and the notebook, verbatim, on a fresh copy.
 
 Commands are run by bash. `python` is a script that appends the settings of $MORE to those of a command that trains, so
 that it takes seconds; pip and the servers of TensorBoard and MLflow are stand-ins that do nothing.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ case "$*" in
 esac
 exec {python} "$@"
 """
-NO_TRAINING = re.compile(r"--help|experiments\.(runs|evaluate|diagnose)|make (evaluate|report|browse)")
+QUICK = re.compile(r"--help|experiments\.(runs (list|show|sample|rerun|prune)|diagnose)|make (report|browse)")
 PACKAGES = ("tensorboard", "mlflow", "wandb", "optuna")
 
 
@@ -50,8 +51,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    scripts = dict.fromkeys(("pip", "tensorboard", "mlflow"), "#!/bin/sh\n")
-    scripts["python"] = PYTHON.format(python=sys.executable)
+    scripts = {"python": PYTHON.format(python=sys.executable)}
+    scripts |= dict.fromkeys(("pip", "tensorboard", "mlflow"), "#!/bin/sh\n")
     (root / ".venv/bin").mkdir(parents=True)
     for name, text in scripts.items():
         (root / ".venv/bin" / name).write_text(text)
@@ -123,7 +124,7 @@ assert x_hat.shape == (5, 1, 28, 28)
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(c, marks=[] if NO_TRAINING.search(c) else pytest.mark.slow, id=c.partition(" #")[0].strip())
+        pytest.param(c, marks=[] if QUICK.search(c) else pytest.mark.slow, id=c.partition(" #")[0].strip())
         for c in COMMANDS
     ],
 )
@@ -155,3 +156,28 @@ def test_the_experiment_runs(trained: Path, experiment: str):
     done = run(trained, f"python run.py {experiment}")
     assert done.returncode == 0, done.stderr
     assert len(list((trained / "outputs/reports").glob(f"{experiment}*/report.md"))) == 1
+
+
+NOTEBOOK = ROOT / "examples/tour.ipynb"
+
+
+def test_the_notebook_is_committed_without_outputs():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(copy: Path):
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    values = """
+assert len(runs) == 50
+assert sevens.shape == (10, 1, 28, 28)
+assert ((x - x_hat).square().flatten(1).sum(1).mean() < 20).item()
+assert mu.shape == (1000, 20)
+assert len(plt.get_fignums()) == 3
+"""
+    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(copy)}
+    command = [sys.executable, "-c", "\n".join([*code, values])]
+    done = subprocess.run(command, cwd=copy / "examples", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
