@@ -25,3 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return table
     raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]  # for help() and completion

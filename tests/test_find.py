@@ -1,5 +1,7 @@
 """Which run is meant by a name."""
 
+import pydoc
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,11 @@ def test_the_best_run_of_a_report_is_of_the_setting_that_it_names(tmp_path: Path
     folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1, 0.01], "seed": [3, 1]}, change=scores)
     assert experiments.best("trial", tmp_path) == folders[3]
     assert find("best:trial", tmp_path).path == folders[3]
+
+
+def test_help_lists_the_public_names():
+    text = pydoc.plain(pydoc.render_doc(experiments))
+    assert all(re.search(rf"^    {name}\(", text, re.M) for name in experiments.__all__)
 
 
 def test_a_report_that_names_no_setting(tmp_path: Path):
