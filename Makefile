@@ -6,8 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/.made
 PY := .venv/bin/python
-SETTINGS = $(if $(DATASET),dataset=$(DATASET)) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
-RUN = $(PY) run.py
+DATA = $(if $(DATASET),dataset="$$DATASET")
+SETTINGS = $(DATA) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
+RUN_PY = $(PY) run.py
 
 .DEFAULT_GOAL := help
 .PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse docs \
@@ -26,25 +27,25 @@ $(VENV): pyproject.toml constraints.txt
 	@touch $@
 
 ablation-xvar: $(VENV) ## study A: the decoder's variance, 5 values x 10 seeds
-	@$(RUN) xvar $(SETTINGS)
+	@$(RUN_PY) xvar $(SETTINGS)
 
 ablation-labels: $(VENV) ## study A: which networks receive the label, and how often it is repeated
-	@$(RUN) labels $(SETTINGS)
+	@$(RUN_PY) labels $(SETTINGS)
 
 table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no download)
-	@$(RUN) beta $(SETTINGS)
+	@$(RUN_PY) beta $(SETTINGS)
 
 claims: $(VENV) ## checks each claim of the two studies (DATASET=mnist,cifar10 for the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)
 
 sweep: $(VENV) ## a quick tour of study A, in a few minutes
-	@$(RUN) -m sweep $(SETTINGS)
+	@$(RUN_PY) -m sweep $(SETTINGS)
 
 train: $(VENV) ## trains one model
-	@$(RUN) $(if $(DATASET),dataset=$(DATASET)) $(ARGS)
+	@$(RUN_PY) $(DATA) $(ARGS)
 
-evaluate: $(VENV) ## computes metrics that are missing or outdated (ARGS: reports or runs; default: all runs)
-	@$(PY) -m experiments.evaluate $(ARGS)
+evaluate: $(VENV) ## computes metrics that are missing or outdated; with RUN= and DATASET=, tests a model on other data
+	@$(PY) -m $(if $(RUN),experiments.launch.measure "$$RUN" $(DATA),experiments.evaluate) $(ARGS)
 
 report: $(VENV) ## builds the report of EXPERIMENT from the runs that exist
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar) $(ARGS)

@@ -4,9 +4,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from experiments.find import best
     from experiments.frame import table
 
-__all__ = ["table"]
+__all__ = ["best", "table"]
 
 # Read by OpenMP when torch is first imported. Its threads would otherwise spin while they wait for one another: with
 # one other busy process on two cores that makes training several times slower, and alone it gains nothing measurable.
@@ -15,8 +16,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     # Late, so that the command line answers without waiting for pandas.
+    if name == "best":
+        from experiments.find import best
+
+        return best
     if name == "table":
         from experiments.frame import table
 
         return table
     raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]  # for help() and completion

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ from vae import theory
 from vae.config import Config, in_use, settings
 from vae.schema import flat
 
+log = logging.getLogger(__name__)
+
+REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
 SCHEMA = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
 TEXTS = (
     "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
@@ -374,6 +378,19 @@ def _against_theory(row: Mapping[str, Any], data: Mapping[str, Any]) -> float:
     return sse / bound if bound > 0 else math.nan
 
 
+def _shipped(name: str, output_dir: str | Path) -> pd.DataFrame | None:
+    """The runs of a reference report, where there is no run of that name that is trained; None if there is one."""
+    path = REFERENCE / name / "runs.csv"
+    manifest = reports_dir(output_dir) / name / "sweep.json"
+    if not path.exists() or (manifest.exists() and read(name, output_dir).runs["usable"].any()):
+        return None
+    frame = pd.read_csv(path, dtype={"reason": str}).fillna({"reason": ""})
+    if "outcome" not in frame:  # of an earlier version
+        return None
+    log.warning("%s: none of its runs is in %s; these are the numbers of %s", name, runs_dir(output_dir), path)
+    return frame.set_index("run")
+
+
 def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.DataFrame:
     """The runs of an experiment, or all runs, one row each. What is missing of their metrics is computed first.
 
@@ -387,6 +404,8 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
         `outcome` and `reason` (experiments/outcome.py); then every count and metric that is a number, NaN where a run
         has none. docs and outputs/README.md say what each means.
 
+    If none of the runs is trained here, the numbers come from the reference report of that name, and a warning says so.
+
     Raises:
         ReportError: for a name without a report.
     """
@@ -395,7 +414,9 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
         evaluate(folders)
         frame = frame_of(read_run(folder) for folder in folders)
     else:
-        frame = read(name, output_dir).runs
+        frame = _shipped(name, output_dir)
+        if frame is None:
+            frame = read(name, output_dir).runs
     own = setting_columns(frame)
     varied = [key for key in own if key != "seed" and frame[key].nunique(dropna=False) > 1]
     if "dataset" in frame and frame["dataset"].nunique() > 1:

@@ -1,4 +1,4 @@
-"""Runs in TensorBoard or MLflow: settings, curves, final numbers and pictures, copied from the run's folder.
+"""Runs in TensorBoard, MLflow or Weights & Biases: settings, curves, final numbers and pictures, from their folders.
 
 A logger has no state of its own and no part in the training. It brings its store up to date with the run's folder: at
 each checkpoint, so that a long run can be watched, when training ends, and once more with the numbers when the run is
@@ -23,13 +23,13 @@ from typing import Any
 
 from experiments.plan import Run
 from experiments.settings import result_settings
-from experiments.store import RunFolder, write_atomic
+from experiments.store import RunFolder, read_json, write_atomic, write_json
 from vae.config import in_use
 
 PICTURES = ("samples", "reconstructions")
 COMPARED = ("test_sse", "test_kl", "test_bits_per_dim", "sample_ffd")  # columns of TensorBoard's table of settings
 EVENTS = "events.out.tfevents."  # how TensorBoard knows its files, which it reads in the order of their names
-EXPERIMENT = "vae-ablation"  # what MLflow calls all runs of a store together
+EXPERIMENT = "vae-ablation"  # what MLflow and Weights & Biases call all runs of a store together
 MLFLOW_BATCH = 1000  # numbers that MLflow takes at once
 
 
@@ -46,7 +46,7 @@ def record(run: Run, note: Callable[[str], None], metrics: Mapping[str, Any] | N
     store = Path(config.store).absolute()
     try:
         with _locked(store):
-            {"tensorboard": _tensorboard, "mlflow": _mlflow}[config.kind](store, run, metrics)
+            {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[config.kind](store, run, metrics)
     except Exception as e:
         reason = " ".join(f"{type(e).__name__}: {e}".split())
         note(f"logger={config.kind}: cannot record {run.folder.name}: {reason}")
@@ -186,3 +186,35 @@ def _mlflow(store: Path, run: Run, metrics: Mapping[str, Any] | None) -> None:
         if (path := folder.path / f"{name}.png").exists():
             client.log_artifact(run_id, str(path))
     client.set_terminated(run_id, "FINISHED" if result["status"] == "ok" else "FAILED", end_time=now)
+
+
+# --- Weights & Biases
+
+
+def _wandb(store: Path, run: Run, metrics: Mapping[str, Any] | None) -> None:
+    """One run per run, with its fingerprint as id; <store>/<run>.json says how far it is recorded.
+
+    Offline, each call leaves a folder of its own; `wandb sync --append` joins those of one id.
+    """
+    folder, result, rows = run.folder, run.folder.result(), curves(run.folder)
+    complete = is_complete(result, metrics)
+    mark = store / f"{folder.name}.json"
+    done = read_json(mark) if mark.exists() else {"epoch": 0, "finished": False}
+    new = [row for row in rows if row["epoch"] > done["epoch"]]
+    if done["finished"] or not (new or complete):
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    last = int(rows[-1]["epoch"]) if rows else 0
+    own = wandb.init(
+        project=EXPERIMENT, id=folder.name.rpartition("-")[2], name=folder.name, config=settings(run), dir=str(store),
+        resume="allow", reinit="create_new",
+    )  # fmt: skip
+    for row in new:
+        own.log({f"history/{k}": v for k, v in row.items()}, step=int(row["epoch"]))
+    if complete:
+        own.log({name: wandb.Image(str(path)) for name in PICTURES if (path := folder.path / f"{name}.png").exists()})
+        own.summary.update({f"result/{k}": v for k, v in final_numbers(result or {}, metrics).items()})
+    own.finish(exit_code=int(complete and (result or {})["status"] != "ok"))
+    write_json(mark, {"epoch": last, "finished": complete})

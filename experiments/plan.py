@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from experiments.settings import Settings, validate
 from experiments.store import RunFolder, runs_dir
 from vae import data as vae_data
 from vae import optimizers
-from vae.config import ConfigError, Dataset
+from vae.config import ConfigError, Dataset, LabelPlacement
 from vae.data import Facts, ImageData
 from vae.model import Architecture, check_parts, resolve
 
@@ -45,6 +46,7 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
     """
     for config in configs:
         validate(config)
+    configs = [_fitted(config, load_data(config.dataset)) for config in configs]
     checked: set[str] = set()  # parts, most of which a sweep has in common
     for config in configs:
         images = load_data(config.dataset)
@@ -73,6 +75,20 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
         name = f"{readable(config, images.name, arch.z_dim)}-{fingerprint(config, images.content_hash)}"
         runs.append(Run(config, arch, images, facts, RunFolder(runs_dir(config.output_dir) / name)))
     return runs
+
+
+def _fitted(config: Settings, images: ImageData) -> Settings:
+    """The settings, with label_placement none where the images have no labels."""
+    placement = config.label_placement.kind
+    if placement == "none" or images.n_classes > 1:
+        return config
+    _note(f"label_placement={placement}: {images.name} has no labels to choose from; label_placement=none is used")
+    return dataclasses.replace(config, label_placement=LabelPlacement("none"))
+
+
+@functools.cache
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)  # once, although a sweep is planned by its sweeper and by its launcher
 
 
 def load_data(dataset: Dataset) -> ImageData:

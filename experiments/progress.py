@@ -29,16 +29,26 @@ class Display:
         self.live = self.stream.isatty()
         self.every = 0.2 if self.live else every
         self.lock = threading.RLock()
-        self.started = self.shown = time.monotonic()
+        self.shown = time.monotonic()
+        self.origin: tuple[float, float] | None = None  # time and share after the first step
+
+    def pace(self, share: float) -> float:
+        """The share that is done per second since the end of the first step; until then 0."""
+        now = time.monotonic()
+        if self.origin is None:
+            self.origin = now, share
+        begun, first = self.origin
+        return (share - first) / (now - begun) if now > begun else 0.0
 
     def show(self, share: float, text: str) -> None:
         """Shows the share that is done and a text, unless it is too soon after the last time."""
         with self.lock:
-            now = time.monotonic()
+            share = min(share, 1.0)
+            pace, now = self.pace(share) if share else 0.0, time.monotonic()
             if now - self.shown < self.every:
                 return
-            self.shown, share = now, min(share, 1.0)
-            left = f" · {duration((now - self.started) * (1 / share - 1))} left" if share else ""
+            self.shown = now
+            left = f" · {duration((1 - share) / pace)} left" if pace else ""
             bar = "█" * round(20 * share) + "·" * (20 - round(20 * share)) + " " if self.live else ""
             line = f"{bar}{share:4.0%} · {text}{left}"
             self.stream.write(f"\r{line}\x1b[K" if self.live else line + "\n")
@@ -109,9 +119,10 @@ class Progress(Display):
         """So many more images were seen."""
         with self.lock:
             self.seen += images
-            rate = self.seen / max(time.monotonic() - self.started, 1e-9)
-            text = f"{self.done}/{self.n_runs} runs · {self._position()} · {rate:,.0f} images/s"
-            self.show(self.seen / self.n_images, text)
+            share = self.seen / self.n_images
+            rate = self.pace(share) * self.n_images
+            speed = f" · {rate:,.0f} images/s" if rate else ""
+            self.show(share, f"{self.done}/{self.n_runs} runs · {self._position()}{speed}")
 
     def _position(self) -> str:
         positions = list(self.positions.values())

@@ -3,13 +3,19 @@
 python -m experiments.runs list                      every run: outcome of its training, disk use, age, reports
 python -m experiments.runs show RUN ...              settings, numbers and provenance
 python -m experiments.runs pictures RUN ...          draws traversals, interpolations and more into the runs' folders
+python -m experiments.runs sample RUN                draws samples: --label 7 -n 10 --out sevens.png
+python -m experiments.runs reconstruct RUN IMAGES    draws one's own images and their reconstructions
+python -m experiments.runs encode RUN IMAGES         writes the latents of one's own images: --out z.npz
 python -m experiments.runs rerun RUN ...             trains runs that are not finished, from their own settings
-python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing and --unused pick some
+python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing and --in-no-report pick some
+
+RUN is a name, a fingerprint, a part that only one name has, a path, or best:REPORT.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -18,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.find import find
 from experiments.progress import duration
 from experiments.settings import read_settings
 from experiments.store import RunFolder, all_runs, read_json, reports_dir, runs_dir
@@ -76,11 +83,11 @@ def uses(output_dir: str | Path) -> dict[str, list[str]]:
     return found
 
 
-def rows(output_dir: str | Path) -> list[Row]:
-    """Every run of an output folder; each damaged file is named in one line."""
+def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
+    """Some runs of an output folder; each damaged file is named in one line."""
     used = uses(output_dir)
     made = []
-    for run in all_runs(output_dir):
+    for run in runs:
         for path in sorted(run.path.glob("*.json")):
             try:
                 read_json(path)
@@ -94,7 +101,7 @@ def rows(output_dir: str | Path) -> list[Row]:
 
 
 def show_list(output_dir: str) -> None:
-    found = rows(output_dir)
+    found = rows(all_runs(output_dir), output_dir)
     width = max((len(r.run.name) for r in found), default=3)
     print(f"{'run':<{width}}  {'outcome':<17}  {'size':>8}  {'age':>9}  reports")
     for r in found:
@@ -192,51 +199,103 @@ def _complain(line: str) -> int:
     return 2
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="experiments.runs", description="Lists, shows, draws and removes runs.")
+def use(args: argparse.Namespace) -> int:
+    """Lets a trained model sample, reconstruct or encode, and names the file that it writes."""
+    from experiments import use as using
+
+    try:
+        model = using.load(find(args.run, args.output_dir))
+        if args.command == "sample":
+            using.sample(model, args.label, args.n, args.seed, args.out)
+        elif args.command == "reconstruct":
+            using.reconstruct(model, args.images, args.label, args.out)
+        else:
+            using.encode(model, args.images, args.label, args.out)
+    except (ValueError, OSError) as e:
+        return _complain(" ".join(str(e).split()))
+    print(args.out)
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="experiments.runs", description="Lists, shows, uses and removes runs.")
     parser.add_argument(
         "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every run: outcome of training, disk use, age, reports")
+    which = "name, fingerprint, unique part of a name, path, or best:REPORT"
     for name, text in (
         ("show", "show the settings, numbers and provenance of a run"),
         ("pictures", "draw traversals, interpolations, nearest training images and more"),
         ("rerun", "train runs that are not finished"),
     ):
-        commands.add_parser(name, help=text).add_argument("run", nargs="+")
+        commands.add_parser(name, help=text).add_argument("run", nargs="+", help=which)
+    for name, text, out in (
+        ("sample", "draw samples of a trained model", "samples.png"),
+        ("reconstruct", "draw your images and their reconstructions", "reconstructions.png"),
+        ("encode", "write the latents of your images: mu, logvar and names", "latents.npz"),
+    ):
+        own = commands.add_parser(name, help=text)
+        own.add_argument("run", help=which)
+        if name == "sample":
+            own.add_argument("-n", type=int, default=10, help="number of samples (default: 10)")
+            own.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
+        else:
+            own.add_argument("images", nargs="+", help="pictures, folders of pictures, or .npz files with x and y")
+        own.add_argument("--label", help="class of all images (default: any, or the folder that a picture is in)")
+        own.add_argument("--out", type=Path, default=Path(out), help=f"file to write (default: {out})")
     removal = commands.add_parser("prune", help="remove runs, after listing them")
-    removal.add_argument("run", nargs="*")
+    removal.add_argument("run", nargs="*", help=which)
     for option, text in (
         ("failed", "all runs whose training ended in an error"),
         ("missing", "all runs that are unfinished and not in training"),
-        ("unused", "all runs that are in no report and are not in training"),
+        ("in-no-report", "all runs that are in no report and are not in training"),
     ):
         removal.add_argument(f"--{option}", action="store_true", help=text)
     removal.add_argument("--yes", action="store_true", help="do not ask")
-    args = parser.parse_args(argv)
+    return parser
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        status = _main(arguments().parse_args(argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(args: argparse.Namespace) -> int:
     if args.command == "list":
         show_list(args.output_dir)
         return 0
-    found = {r.run.name: r for r in rows(args.output_dir)}
-    names = [name.rstrip("/").split("/")[-1] for name in args.run]
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        return _complain(f"{unknown[0]}: no such run in {runs_dir(args.output_dir)}; python -m experiments.runs list")
-    picked = [found[name] for name in dict.fromkeys(names)]
+    if args.command in ("sample", "reconstruct", "encode"):
+        return use(args)
+    try:
+        named = {run.path: run for run in (find(name, args.output_dir) for name in args.run)}.values()
+    except ValueError as e:
+        return _complain(str(e))
+    if args.command == "pictures":
+        return draw_pictures(list(named))
+    if args.command == "rerun":
+        return rerun(list(named))
+    picked = rows(list(named), args.output_dir)
     if args.command == "show":
         for r in picked:
             show_run(r)
         return 0
-    if args.command == "pictures":
-        return draw_pictures([r.run for r in picked])
-    if args.command == "rerun":
-        return rerun([r.run for r in picked])
-    for r in found.values():
-        wanted = (args.failed and r.status == "failed") or (args.missing and r.status == "missing" and not r.running)
-        if wanted or (args.unused and not r.reports and not r.running):
-            picked += [r] * (r not in picked)
+    if args.failed or args.missing or args.in_no_report:
+        taken = {r.run.path.resolve() for r in picked}
+        others = [run for run in all_runs(args.output_dir) if run.path.resolve() not in taken]
+        picked += [
+            r
+            for r in rows(others, args.output_dir)
+            if (args.failed and r.status == "failed")
+            or (args.missing and r.status == "missing" and not r.running)
+            or (args.in_no_report and not r.reports and not r.running)
+        ]
     return prune(picked, args.yes)
 
 

@@ -128,8 +128,8 @@ def confirmation(search: Search, output_dir: str | Path) -> str:
     """
     report, best = search.report, search.best
     swept = {name for key in report.keys for name in (key, f"{key}.kind")}
-    root = report.provenance[str(best[0].run.name)].get("dataset_root") or "data"
-    own = {**report.manifest["fixed"], "dataset.root": os.path.relpath(root)}
+    root = report.provenance[str(best[0].run.name)].get("dataset_root")
+    own = {**report.manifest["fixed"], "dataset.root": root and os.path.relpath(root)}
     given = {
         name.removesuffix(".kind"): own[name]
         for name, default, _, _ in settings(Config())

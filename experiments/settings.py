@@ -38,9 +38,11 @@ class Trainer(vae_config.Trainer):
 @dataclass
 class Logger:
     kind: str = setting(
-        "csv", "where runs are recorded, in addition to their folders", choices=("csv", "tensorboard", "mlflow")
+        "csv",
+        "where runs are recorded, in addition to their folders",
+        choices=("csv", "tensorboard", "mlflow", "wandb"),
     )
-    store: str | None = setting(None, "folder for the records", kinds=("tensorboard", "mlflow"))
+    store: str | None = setting(None, "folder for the records", kinds=("tensorboard", "mlflow", "wandb"))
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Settings(Config):
     logger: Logger = field(default_factory=Logger)
     study: Study = field(default_factory=Study)
     output_dir: str = setting("outputs", "folder for runs/ and reports/")
+    quiet: bool = setting(False, "whether only the end is printed, without the progress before it")
 
 
 def _names(config: Config) -> set[str]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 RUN_PY = Path(__file__).parent.parent / "run.py"
 CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
-FOLDER = "a folder with train/<class>/* and test/<class>/*"
+FOLDER = "a folder with train/<class>/* and test/<class>/*, or with <class>/*, or with pictures"
 TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.warmup_epochs, trainer.clip, "
 TRAINER += "trainer.precision, trainer.device, "
 EXPERIMENTS = "beta, death, iwae, labels, likelihoods, search, sweep, training, xvar"
@@ -47,6 +47,9 @@ CASES = [
     ("trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
     ("+trainer.epoch=3", f"trainer.epoch=3: no such setting (did you mean trainer.epochs?); allowed: {TRAINER}"),
     ("x_var={valu:1}", "x_var={valu:1}: no such setting (did you mean x_var.value?); allowed: x_var.kind, x_var.value"),
+    ("epochs=3", f"epochs=3: no such setting (did you mean trainer.epochs?); allowed: {GROUPS}"),
+    ("epoch=3", f"epoch=3: no such setting (did you mean trainer.epochs?); allowed: {GROUPS}"),
+    ("lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
     ("foo=3", f"foo=3: no such setting; allowed: {GROUPS}"),
     ("modle=conv", f"modle=conv: no such setting (did you mean model?); allowed: {GROUPS}"),
     ("foo.bar=3", f"foo.bar=3: no such setting; allowed: {GROUPS}"),
@@ -99,7 +102,9 @@ CASES = [
     ("seed=1.5", "seed=1.5: wrong type; allowed: a whole number >= 0 and <= "),
     ("seed=abc", "seed=abc: wrong type; allowed: a whole number >= 0 and <= "),
     # sweeps
-    ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value, or a sweep with -m"),
+    ("x_var=1,0.1", "x_var.value=1,0.1: several values; allowed: one value; to train a run for each, add -m"),
+    ("seed=range(2)", "seed=range(2): several values; allowed: one value; to train a run for each, add -m"),
+    ("seed=range(2) x_var=lerned", "x_var=lerned: not an option (did you mean learned?); allowed: fixed, learned"),
     ("-m x_var=learned,0.1", "x_var=learned,0.1: words and numbers mixed; allowed: numbers, or fixed, learned"),
     (
         "-m x_var=interval(0.1,1)",
@@ -125,22 +130,22 @@ CASES = [
         "hydra/launcher=stakced: not an option (did you mean stacked?); allowed: basic, ",
     ),
     # datasets
-    ("dataset=image_folder", f"dataset.root=null: must be given; allowed: {FOLDER}"),
+    ("dataset=image_folder", "dataset.root=null: must be given; allowed: a folder of pictures"),
+    ("dataset=good,mnist", "dataset=good,mnist: data of several kinds; allowed: names, or folders, or .npz files"),
+    ("dataset.root=foo", "dataset.root=foo: dataset=mnist_5k does not use it; allowed: with dataset=mnist or "),
     ("dataset=./nowhere", f"dataset.root=./nowhere: no such folder; allowed: {FOLDER}"),
     (
-        "dataset=good",
-        "dataset=good: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, npz, "
-        "photos, torchvision, or a path with a / to a folder of pictures or an .npz file",
+        "dataset=goods",
+        "dataset=goods: not an option; allowed: cifar10, fashion_mnist, image_folder, mnist, mnist_5k, npz, "
+        "photos, torchvision, or the path of a folder of pictures or an .npz file",
     ),
-    ("dataset=./empty", f"dataset.root=./empty: has no folder train; allowed: {FOLDER}"),
+    ("dataset=./empty", "dataset.root=./empty: holds no pictures; allowed: bmp, gif, "),
     ("dataset=./no_test", f"dataset.root=./no_test: has no folder test; allowed: {FOLDER}"),
     ("dataset=./file", f"dataset.root=./file: is not a folder; allowed: {FOLDER}"),
     ("dataset=./broken", "dataset.root=./broken: cannot read the picture train/a/0.png"),
-    (
-        "dataset=./one trainer.batch_size=2",
-        "label_placement=both: the dataset has one class only, so there is nothing to condition on; allowed: none",
-    ),
     ("dataset=./good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    ("dataset=good", "trainer.batch_size=128: out of range; allowed: at most 4, the training images"),
+    ("dataset=nowhere.npz", "dataset.root=nowhere.npz: no such file; allowed: an .npz file with x_train"),
     ("dataset=./good dataset.size=4", "dataset.size=4: out of range; allowed: a whole number >= 8 and <= 256"),
     ("dataset=./good dataset.channels=2", "dataset.channels=2: out of range; allowed: 1 (grey) or 3 (colour)"),
     ("dataset=npz", "dataset.root=null: must be given; allowed: a file of arrays"),
@@ -171,7 +176,7 @@ CASES = [
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with some good and some bad folders of pictures, and no network."""
     both = ("train", "test")
-    folders = {"good": ("ab", both), "broken": ("ab", both), "one": ("a", both), "no_test": ("ab", both[:1])}
+    folders = {"good": ("ab", both), "broken": ("ab", both), "no_test": ("ab", both[:1])}
     for name, (classes, splits) in folders.items():
         for split, label in itertools.product(splits, classes):
             folder = tmp_path / name / split / label
@@ -239,11 +244,12 @@ def test_one_line_and_nothing_written(here: Path, run_py: RunPy, command: str, l
         ("[{", "while parsing a flow "),
     ],
 )
-def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str) -> None:
+@pytest.mark.parametrize("more", ["", " seed=0,1"])
+def test_mistakes_in_an_experiment_of_ones_own(here: Path, run_py: RunPy, points: str, line: str, more: str) -> None:
     (here / "conf/experiment").mkdir(parents=True)
     (here / "conf/experiment/own.yaml").write_text(EXPERIMENT.format(points))
     before = contents(here)
-    status, out, err = run_py("--config-dir conf own")
+    status, out, err = run_py(f"--config-dir conf own{more}")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"run.py: {line}")
     assert contents(here) == before

@@ -37,8 +37,12 @@ ROOT = Path(__file__).parent.parent
         ("dataset=./a", "dataset=image_folder dataset.root='./a'"),
         ("dataset=../a(b),/c", "dataset=image_folder dataset.root='../a(b)','/c'"),
         ("dataset=./a.npz", "dataset=npz dataset.root='./a.npz'"),
+        ("dataset=a.npz,b.npz", "dataset=npz dataset.root='a.npz','b.npz'"),
+        ("dataset=tests", "dataset=image_folder dataset.root='tests'"),  # a folder that exists
         ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
         ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
+        ("lr=0.01,0.1 hidden=[8] ratio=2", "trainer.lr=0.01,0.1 model.hidden=[8] z_dim.ratio=2"),
+        ("epochs=3 name=x", "epochs=3 name=x"),  # of several groups
         ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),
         ("x_var=1 --multirun seed=0,1", "--multirun x_var.value=1 seed=0,1"),
         ("--config-dir mine xvar", "--config-dir mine experiment=xvar"),
@@ -126,6 +130,23 @@ def test_help() -> None:
     assert text.count("\n") < 180
 
 
+def test_an_experiment_without_a_comment_is_described_by_its_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    monkeypatch.setattr(cli, "CONF", tmp_path)
+    texts = {
+        "a": "# @package _global_\n# A comment.\nstudy: {title: T}",
+        "b": "# @package _global_\nstudy: {title: T, question: 'Q?'}",
+        "c": "study: {title: T}",
+        "d": "study: [",
+        "e": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"experiment/{name}.yaml").write_text(text)
+    assert [cli.summary("experiment", name) for name in texts] == ["A comment.", "Q?", "T", "", ""]
+
+
 def test_help_shows_the_settings_of_its_command() -> None:
     assert "x_var:\n  kind: learned\n" in run_py("xvar", "x_var=learned", "--help")
 
@@ -145,6 +166,8 @@ def test_flags_of_hydra() -> None:
         ("x_var.", {"x_var.kind=", "x_var.value="}),
         ("label_", {"label_placement", "label_placement=", "label_placement.", "label_repeat=", "label_repeat."}),
         ("xv", {"xvar"}),
+        ("trainer.lr_schedule=", {"trainer.lr_schedule=constant", "trainer.lr_schedule=cosine"}),
+        ("lr_schedule=co", {"lr_schedule=constant", "lr_schedule=cosine"}),
         ("xvar x_var=0.3 beta.va", {"beta.value="}),  # after short forms, which Hydra could not read
         ("-m x_var=1,0.1 dataset=mn", {"dataset=mnist", "dataset=mnist_5k"}),
     ],

@@ -132,8 +132,9 @@ def test_a_report_of_fewer_runs_replaces_none_unless_told_to(tmp_path: Path, cap
     folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
     before = collected(tmp_path)
     (folders[0] / "result.json").unlink()
+    files = {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*") if path.is_file()}
     assert "3 of the 4 runs" in failed(capsys, "trial", "--output-dir", str(tmp_path))
-    assert (tmp_path / "reports" / "trial" / "report.md").read_text() == before
+    assert {path: path.read_bytes() for path in (tmp_path / "reports").rglob("*") if path.is_file()} == files
     assert collect.main(["trial", "--output-dir", str(tmp_path), "--force"]) == 0
     assert (tmp_path / "reports" / "trial" / "report.md").read_text() != before
 
@@ -354,3 +355,14 @@ def test_the_texts_about_rates(tmp_path: Path):
     study = {"title": "Deaths", "columns": ["collapsed", "dead", "test_kl", "test_sse"], "pick": False}
     fake_report(tmp_path, points=points, params={"seed": list(range(8))}, change=change, study=study)
     check("rates.md", collected(tmp_path))
+
+
+def test_a_sweep_ends_with_the_answer_and_at_most_eight_rows(tmp_path: Path):
+    fake_report(tmp_path, params={"x_var.value": list(range(1, 11)), "seed": [0, 1]})
+    path = build.collect("trial", tmp_path)
+    lines = build.ending(path.parent).splitlines()
+    assert lines[0] == json.loads((path.parent / "summary.json").read_text())["answer"]
+    table = [line for line in lines if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in table[:1] + table[2:]] == ["x_var", *"12345678"]
+    assert lines[-1] == "2 more settings are in the report."
+    assert "\\" not in "".join(lines)

@@ -80,6 +80,16 @@ def test_npz_labels_can_be_texts_columns_and_any_numbers(tmp_path: Path):
     assert load(save_arrays(tmp_path / "c.npz", y_train=None, y_test=None)).classes == ("all",)
 
 
+def test_npz_without_held_out_arrays_holds_out_every_fifth(tmp_path: Path):
+    x, y = noise(0, 12, 8, 8, 3), np.arange(12) % 2
+    found = load(save_arrays(tmp_path / "own.npz", x_train=x, y_train=y, x_test=None, y_test=None))
+    assert np.array_equal(found.test_x.numpy(), x[[8, 9]].transpose(0, 3, 1, 2))
+    assert found.train_y.tolist() == [0, 1] * 5
+    assert found.source == f"{tmp_path}/own.npz: every fifth image of a class is held out"
+    unlabelled = load(save_arrays(tmp_path / "x.npz", x_train=x, y_train=None, x_test=None, y_test=None))
+    assert np.array_equal(unlabelled.test_x.numpy(), x[[4, 9]].transpose(0, 3, 1, 2))
+
+
 def test_npz_arrays_are_resized_and_made_grey(tmp_path: Path):
     config = save_arrays(tmp_path / "own.npz")
     config.size, config.channels = 16, 1
@@ -96,6 +106,7 @@ NAN = np.full((6, 8, 8), np.nan, dtype=np.float32)
     ("changes", "said"),
     [
         ({"x_test": None}, "has no x_test, it holds x_train, y_train, y_test; allowed: an .npz file with x_train and"),
+        ({"x_test": None, "y_test": None}, "x_train cannot be split; allowed: x_test, or five images of a class (no "),
         ({"y_test": None}, "has no y_test, it holds x_train, y_train, x_test; allowed: "),
         ({"x_train": noise(0, 6, 8, 8).astype(np.int64)}, "x_train is of int64; allowed: uint8, or floats in [0, 1]"),
         ({"x_train": NAN}, "x_train is of float32 from nan to nan; allowed: floats in [0, 1], or uint8"),

@@ -96,6 +96,30 @@ def test_image_folder_may_lack_held_out_pictures_of_a_class(folder: Path):
     assert pets.test_y.tolist() == [1]
 
 
+def test_image_folder_without_a_split_holds_out_every_fifth(tmp_path: Path):
+    for i in range(11):
+        save(tmp_path / f"pets/cat/{i:02}.png", noise(i, 8, 8, 3))
+    for i in range(5):
+        save(tmp_path / f"pets/dog/{i}.png", noise(20 + i, 8, 8, 3))
+    pets = load(folder_config(tmp_path / "pets"))
+    assert pets.classes == ("cat", "dog")
+    assert np.array_equal(pets.test_x.numpy(), np.stack([noise(i, 8, 8, 3) for i in (4, 9, 24)]).transpose(0, 3, 1, 2))
+    assert pets.train_y.tolist() == [0] * 9 + [1] * 4
+    assert (
+        pets.source == f"{tmp_path}/pets: every fifth image of a class is held out, .png files, resized to 8x8, colour"
+    )
+    assert load(folder_config(tmp_path / "pets")).content_hash == pets.content_hash  # from the cache
+
+
+def test_image_folder_of_pictures_without_classes(tmp_path: Path):
+    for i in range(6):
+        save(tmp_path / f"{i}.png", noise(i, 8, 8))
+    pictures = load(folder_config(tmp_path, channels=1))
+    assert pictures.classes == ("all",)
+    assert np.array_equal(pictures.train_x.numpy(), np.stack([noise(i, 1, 8, 8) for i in (0, 1, 2, 3, 5)]))
+    assert np.array_equal(pictures.test_x.numpy(), noise(4, 1, 1, 8, 8))
+
+
 def turned(orientation: int) -> dict[str, Image.Exif]:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -235,6 +259,17 @@ def remove_classes(root: Path) -> None:
     (root / "test").mkdir()
 
 
+def remove_both(root: Path) -> None:
+    remove_train(root)
+    remove_test(root)
+
+
+def too_few(root: Path) -> None:
+    remove_test(root)
+    shutil.move(root / "train/cat", root)
+    remove_train(root)
+
+
 def empty_class(root: Path) -> None:
     (root / "train/eel").mkdir()
 
@@ -269,7 +304,9 @@ def truncated_picture(root: Path) -> None:
         (root_is_a_file, "is not a folder"),
         (remove_train, "has no folder train"),
         (remove_test, "has no folder test"),
-        (remove_classes, "test holds no class folders"),
+        (remove_classes, "test holds no pictures"),
+        (remove_both, "holds no pictures; allowed: "),
+        (too_few, "cannot be split; allowed: folders train and test, or five pictures of a class (no class has five"),
         (empty_class, "train/eel holds no pictures"),
         (class_without_pictures, "train/eel holds no pictures"),
         (class_of_test_only, "there is test/eel but no train/eel"),

@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import pickle
+import shutil
 import socket
+import tarfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.datasets import noise, one_line_error, save
+from tests.datasets import idx, mnist_files, noise, one_line_error, save, write_all
 from vae.config import Dataset
 from vae.data import from_torchvision, load
 
@@ -35,27 +37,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     return timeouts
 
 
-def idx(array: np.ndarray) -> bytes:
-    """The bytes of MNIST's file format: 0, 0, type (8: bytes), dimensions; then each extent as 4 bytes."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
-
-
-def mnist_files() -> dict[str, bytes]:
-    """A small MNIST of 20 and 10 images."""
-    return {
-        "train-images-idx3-ubyte": idx(noise(0, 20, 28, 28)),
-        "train-labels-idx1-ubyte": idx(np.arange(20, dtype=np.uint8) % 10),
-        "t10k-images-idx3-ubyte": idx(noise(1, 10, 28, 28)),
-        "t10k-labels-idx1-ubyte": idx(np.arange(10, dtype=np.uint8)),
-    }
-
-
-def write_all(folder: Path, files: dict[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
 @pytest.mark.parametrize(("kind", "subfolder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
 def test_mnist_is_read_from_its_files(tmp_path: Path, offline: list, kind: str, subfolder: str):
     write_all(tmp_path / subfolder / "raw", mnist_files())
@@ -65,6 +46,27 @@ def test_mnist_is_read_from_its_files(tmp_path: Path, offline: list, kind: str, 
     assert mnist.train_y.tolist() == [*range(10), *range(10)]
     assert mnist.classes[9] == {"mnist": "9", "fashion_mnist": "Ankle boot"}[kind]
     assert offline == []
+
+
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "."])
+def test_idx_files_are_read_whatever_their_checksum(tmp_path: Path, offline: list, folder: str):
+    """As in Debian's package, which compressed them anew."""
+    files = {f"{name}.gz": gzip.compress(content, mtime=1) for name, content in mnist_files().items()}
+    write_all(tmp_path / folder, files)
+    fashion = load(Dataset(kind="fashion_mnist", root=str(tmp_path)))
+    assert np.array_equal(fashion.train_x.numpy(), noise(0, 20, 28, 28)[:, None])
+    assert np.array_equal(fashion.test_x.numpy(), noise(1, 10, 28, 28)[:, None])
+    assert fashion.test_y.tolist() == list(range(10))
+    assert fashion.classes[9] == "Ankle boot"
+    assert fashion.source == f"FashionMNIST, idx files of {(tmp_path / folder).resolve()}: its own split"
+    assert offline == []
+
+
+def test_idx_files_of_kaggle_and_of_torchvision_are_the_same_data(tmp_path: Path):
+    write_all(tmp_path / "a/KMNIST/raw", mnist_files())
+    write_all(tmp_path / "b", {name.replace("-idx", ".idx"): content for name, content in mnist_files().items()})
+    a, b = (load(Dataset(kind="torchvision", name="KMNIST", root=str(tmp_path / root))) for root in "ab")
+    assert a.content_hash == b.content_hash
 
 
 @pytest.fixture
@@ -189,18 +191,19 @@ def test_a_download_completes_what_is_there(
     assert capfd.readouterr().out == ""
 
 
-def test_archives_put_there_by_hand_are_unpacked_without_network(
-    tmp_path: Path, offline: list, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_put_there_by_hand_is_unpacked_without_network(
+    cifar10_root: Path, offline: list, monkeypatch: pytest.MonkeyPatch
 ):
-    from torchvision.datasets import MNIST
+    from torchvision.datasets import CIFAR10
 
-    archives = {f"{name}.gz": gzip.compress(content) for name, content in mnist_files().items()}
-    checksums = [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
-    monkeypatch.setattr(MNIST, "resources", checksums)
-    write_all(tmp_path / "MNIST/raw", archives)
-    assert len(load(Dataset(kind="mnist", root=str(tmp_path))).train_x) == 20
+    archive, folder = cifar10_root / CIFAR10.filename, cifar10_root / CIFAR10.base_folder
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, CIFAR10.base_folder)
+    shutil.rmtree(folder)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    assert len(load(Dataset(kind="cifar10", root=str(cifar10_root))).train_x) == 20
     assert offline == []
-    assert sorted(path.name for path in (tmp_path / "MNIST/raw").iterdir()) == sorted([*archives, *mnist_files()])
+    assert sorted(path.name for path in cifar10_root.iterdir()) == sorted([archive.name, folder.name])
 
 
 # --- Any dataset of torchvision by its name
@@ -218,7 +221,7 @@ def test_kmnist_is_read_from_its_files_by_name(tmp_path: Path, offline: list):
     assert kmnist.test_y.tolist() == list(range(10))
     assert kmnist.classes[:2] == ("o", "ki")
     assert kmnist.name == "KMNIST"
-    assert kmnist.source.endswith("KMNIST, " + str(tmp_path) + ": its own split")
+    assert kmnist.source == f"KMNIST, idx files of {tmp_path}/KMNIST/raw: its own split"
     assert offline == []
 
 

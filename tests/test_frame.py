@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 import experiments
 from experiments import frame
 from experiments.frame import ReportError, read
+from experiments.report.build import collect
 from tests.fakes import SPECTRUM, WITHIN, fake_report
 from vae import theory
 
@@ -147,6 +149,32 @@ def test_table_has_the_settings_that_differ_and_every_number(tmp_path: Path):
     assert runs.groupby("x_var.value")["test_sse"].mean().idxmin() == 0.1
     assert len(experiments.table(output_dir=tmp_path)) == 4
     assert len(experiments.table(output_dir=tmp_path / "nothing")) == 0
+
+
+def test_table_falls_back_on_the_reference_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    fake_report(tmp_path / "a", params={"x_var.value": [1, 0.1], "seed": [0, 1]})
+    own = experiments.table("trial", tmp_path / "a")
+    collect("trial", tmp_path / "a")
+    monkeypatch.setattr(frame, "REFERENCE", tmp_path / "a/reports")
+    fake_report(tmp_path / "b", params={"seed": [0, 1]}, change=lambda own, row: "an error" if own["seed"] else row)
+    assert len(experiments.table("trial", tmp_path / "b")) == 2  # one run is trained
+    assert caplog.text == ""
+    fake_report(tmp_path / "c", params={"seed": [0, 1]}, change=lambda own, row: None)
+    for folder in ("c", "nothing"):
+        caplog.clear()
+        pd.testing.assert_frame_equal(experiments.table("trial", tmp_path / folder), own, rtol=1e-9, check_like=True)
+        path = tmp_path / "a/reports/trial/runs.csv"
+        line = f"trial: none of its runs is in {tmp_path / folder}/runs; these are the numbers of {path}"
+        assert caplog.messages == [line]
+
+
+def test_the_numbers_that_are_shipped_fit_the_readme(tmp_path: Path):
+    runs = experiments.table("xvar", tmp_path)
+    assert len(runs) == 50
+    assert runs.groupby("x_var.value")["test_sse"].count().tolist() == [10] * 5
+    assert runs["sample_ffd"].idxmin() in runs.index
 
 
 def test_a_name_without_a_report_is_one_line_with_the_nearest(tmp_path: Path):

@@ -149,7 +149,7 @@ def test_an_interval_cannot_be_swept(sweep: Callable[[str], Sweep], command: str
         ("points", "points"),
         # settings that change no number
         ("tiny output_dir=elsewhere trainer.device=cpu trainer.threads=1 trainer.stack_size=2", "tiny"),
-        ("tiny dataset.root=elsewhere trainer.checkpoint_seconds=5", "tiny"),
+        ("tiny dataset=fashion_mnist dataset.root=elsewhere trainer.checkpoint_seconds=5", "tiny-fashion_mnist"),
         # the experiment's own values, however they are written
         ("tiny seed=0,1", "tiny"),
         ("tiny x_var=0.10,1.0", "tiny"),

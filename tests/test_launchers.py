@@ -28,12 +28,15 @@ def results(output_dir: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two runs; a callback wrote `record` beside it."""
+    """A finished quiet sweep of two runs; a callback wrote `record` beside it, and `printed` is what it said."""
     output_dir = tmp_path_factory.mktemp("stacked") / "outputs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECORD", str(output_dir.parent / "record"))
-        done = run(*SWEEP, f"output_dir={output_dir}", "+hydra.callbacks.record._target_=tests.recorder.Recorder")
+        done = run(
+            *SWEEP, f"output_dir={output_dir}", "quiet=true", "+hydra.callbacks.record._target_=tests.recorder.Recorder"
+        )
     assert done.returncode == 0, done.stderr
+    (output_dir.parent / "printed").write_text(done.stdout + done.stderr)
     return output_dir
 
 
@@ -44,6 +47,14 @@ def test_a_sweep_from_the_command_line_ends_in_a_report(stacked: Path):
     hydra = all_runs(stacked)[0].path / ".hydra"
     assert {p.name for p in hydra.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert "seed=" in (hydra / "overrides.yaml").read_text()
+
+
+def test_a_quiet_sweep_prints_only_its_end(stacked: Path):
+    lines = (stacked.parent / "printed").read_text().splitlines()
+    (report,) = (stacked / "reports").glob("*/report.md")
+    assert lines[1] == json.loads((report.parent / "summary.json").read_text())["answer"]
+    assert lines[-2:] == [f"report: {report}", f"page: {stacked}/index.html"]
+    assert all(line.startswith("|") for line in lines[3:-3])
 
 
 def test_callbacks_hear_of_each_job_and_its_return(stacked: Path):

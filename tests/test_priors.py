@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from tests.conftest import tiny_config
 from vae import priors
+from vae.likelihoods import Gaussian
 from vae.model import VAE, build, resolve
 from vae.objectives import Terms
 from vae.priors import Mixture, Prior, Standard, Vamp, exact_kl, gaussian_kl, gaussian_log_prob, prior_of
@@ -198,7 +199,7 @@ def test_the_kl_estimated_from_samples_is_the_integral(kind: str):
     z = mu + (0.5 * logvar).exp() * torch.randn(MANY, 3, 1, dtype=torch.float64)
     zero = torch.zeros((), dtype=torch.float64)
     nothing = torch.zeros(3, 1, 1, 1)
-    terms = Terms(nothing, nothing[None], zero, mu, logvar, z, prior, zero, zero, {})
+    terms = Terms(nothing, nothing[None], Gaussian(), zero, mu, logvar, z, prior, zero, zero, {})
     with torch.no_grad():
         estimate, ratio = terms.kl, terms.log_qz - terms.log_pz
         grid = torch.linspace(-30, 30, 60001, dtype=torch.float64)

@@ -57,5 +57,22 @@ def test_training_counts_runs_stacks_and_images():
     progress.ended(2)
     progress.tick(50)
     first, second = stream.getvalue().splitlines()
-    assert first.startswith(" 50% · 0/3 runs · stack of 2, epoch 1/5 · ")
+    assert first == " 50% · 0/3 runs · stack of 2, epoch 1/5"
     assert second.startswith("100% · 2/3 runs · ")
+
+
+def test_the_time_left_is_that_of_the_steps_without_the_start(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress(1, 1000, stream, every=0.0)
+    progress.stack(1, 1, 1)
+    now[0] = 60.0  # the data are read and the GPU is warmed up
+    for _ in range(3):
+        progress.tick(100)
+        now[0] += 2.0
+    assert [line.partition("epoch 1/1")[2] for line in stream.getvalue().splitlines()] == [
+        "",
+        " · 50 images/s · 16 s left",
+        " · 50 images/s · 14 s left",
+    ]

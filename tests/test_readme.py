@@ -1,45 +1,17 @@
 """What README and docs say can be done is done here."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from experiments import diagnose
-from experiments.launch import cli
-from experiments.manifest import manifest, write_manifest
-from experiments.plan import plan
-from experiments.progress import Progress
-from experiments.runner import execute
-from tests.conftest import composed, tiny_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "outputs" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def test_the_python_examples_run_and_have_the_shapes_that_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    runs = plan([tiny_config(x_var__value=value) for value in (0.1, 1.0)])  # on the embedded digits
-    execute(runs, Progress(2, 1))
-    write_manifest(manifest(runs, ["x_var.value"], "xvar"), "outputs")
-    names: dict = {}
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(code, names)
-    assert names["runs"]["x_var.value"].tolist() == [0.1, 1.0]
-    assert names["runs"]["test_psnr"].notna().all()
-    assert names["best"] in {run.folder.name for run in runs}
-    assert names["digits"].shape == (10, 1, 28, 28)
-    assert names["mu"].shape == names["logvar"].shape == (5, 4)
-    assert names["x_hat"].shape == (5, 1, 28, 28)
-
-
-@pytest.mark.parametrize("command", re.findall(r"^ *python run\.py ?([^#\n]*)", README, re.MULTILINE))
-def test_a_command_of_the_readme_is_understood(command: str):
-    """The short forms are rewritten without a complaint; tests/test_cli.py and others run what they stand for."""
-    cli.rewrite(command.replace("'", "").split())
 
 
 @pytest.mark.parametrize("command", re.findall(r"^python -m experiments\.diagnose ([^#\n]*)", README, re.MULTILINE))
@@ -48,22 +20,17 @@ def test_a_diagnosis_of_the_readme_runs(command: str, capsys: pytest.CaptureFixt
     assert "variance_as_std" in capsys.readouterr().out.splitlines()[0]
 
 
-def test_the_example_of_an_experiment_can_be_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    own = yaml.safe_load(text)
-    params = own["hydra"]["sweeper"]["params"]
-    sweeper, words = composed([f"+study.columns={own['study']['columns']}".replace(" ", "")[1:]])
-    sweeper.params = params  # pyright: ignore[reportAttributeAccessIssue]
-    rows, swept = sweeper.batch(words)  # pyright: ignore[reportAttributeAccessIssue]
-    assert len(rows) == 15
-    assert swept == ["model.hidden", "seed"]
-
-
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`?make ([a-z-]+)", README))
     assert {"ablation-xvar", "test", "evaluate"} <= named
     assert named <= targets
+
+
+def test_make_passes_on_a_dataset_with_a_space_and_quotes():
+    command = ["make", "-so", ".venv/.made", "train", "PY=printf '<%s>'", 'DATASET=My "own" Pictures', "ARGS=z_dim=2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == '<run.py><dataset=My "own" Pictures><z_dim=2>'
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

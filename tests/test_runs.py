@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from experiments.settings import to_yaml
 from experiments.store import RunFolder
 from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_a_run_in_training_is_missing_and_running(outputs: Path, capsys: pytest.
         assert held
         assert call(outputs, "list") == 0
         assert "missing (running)" in capsys.readouterr().out
-        assert call(outputs, "prune", "--missing", "--unused", "--yes") == 0
+        assert call(outputs, "prune", "--missing", "--in-no-report", "--yes") == 0
     assert [run.name] == names(outputs)[1:], "the other unused ones are gone"
     assert call(outputs, "prune", "--missing", "--yes") == 0
     assert len(names(outputs)) == 1
@@ -110,7 +114,7 @@ def test_prune_names_what_it_would_remove_and_removes_only_that(
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert call(outputs, "prune", "--failed") == 0
     assert names(outputs) == [n for n in before if n != before[2]]
-    assert call(outputs, "prune", "--unused", "--yes") == 0
+    assert call(outputs, "prune", "--in-no-report", "--yes") == 0
     assert names(outputs) == [before[0]]
     assert call(outputs, "prune", before[0], "--yes") == 0
     assert names(outputs) == []
@@ -187,3 +191,19 @@ def test_rerun_names_settings_that_cannot_be_read(outputs: Path, capsys: pytest.
         assert call(outputs, "rerun", run.name) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{run.path / 'config.yaml'}: cannot be read" in line
+
+
+def test_a_reader_that_leaves_is_no_error(outputs: Path):
+    command = f"{sys.executable} -m experiments.runs --output-dir {outputs} list | true"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_runs_are_known_by_their_fingerprints(outputs: Path, capsys: pytest.CaptureFixture[str]):
+    first, second, failed, _ = names(outputs)
+    assert call(outputs, "show", first[-10:]) == 0
+    assert "outcome: ok" in capsys.readouterr().out
+    assert call(outputs, "prune", failed[-10:], str(outputs / "runs" / failed), "--failed", "--yes") == 0
+    assert capsys.readouterr().out.count(failed) == 1
+    assert failed not in names(outputs)
+    assert {first, second} <= set(names(outputs))

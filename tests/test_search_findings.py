@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from experiments.find import find
 from experiments.frame import read
 from experiments.report import build
 from experiments.search_findings import Search, confirmation
+from experiments.site import build as site
+from experiments.site.cards import user_cards
 from tests.fakes import fake_report
 from tests.snapshots import check
 
@@ -99,3 +102,19 @@ def test_the_texts_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert summary["answer"].startswith("The best setting found is x_var 0.05")
     searched(Path("none"), {"sample_ffd": "minimize"}, [("test_sse", "<=", 1.0)])
     assert "No setting was found" in build.collect("trial", "none").read_text()
+
+
+def test_the_page_and_the_report_name_the_same_setting(tmp_path: Path):
+    """The best by the objective alone, x_var 0.2, breaks the constraint, and a trial is a single run."""
+    searched(tmp_path, {"sample_ffd": "minimize"}, [("test_sse", "<=", 9.5)])
+    text = build.collect("trial", tmp_path).read_text()
+    site.write(tmp_path)
+    (card,) = user_cards(tmp_path)
+    assert card.summary["answer"].startswith("The best setting found is x_var 0.05, ")
+    assert card.summary["answer"] in text
+    page = (tmp_path / "index.html").read_text()
+    assert card.summary["answer"] in page
+    for shown in (text, page, (tmp_path / "reports/trial/details.md").read_text()):
+        assert "redrawn" not in shown
+        assert "best setting found is x_var 0.2" not in shown
+    assert find("best:trial", tmp_path).name == "trial-x_var0.05"

@@ -22,7 +22,7 @@ from PIL import Image
 from experiments import browse
 from experiments.frame import read
 from experiments.site import build, cards
-from experiments.site.data import read_entries, run_data, table_data
+from experiments.site.data import columns, read_entries, run_data, table_data
 from vae import theory
 
 NASTY = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>&amp; \"{{ 7*7 }}\""
@@ -187,6 +187,18 @@ def test_a_report_whose_runs_were_removed_keeps_its_answer(tmp_path: Path):
     write_report(tmp_path / "reports" / "trial", answer="It works.")
     shutil.rmtree(tmp_path / "runs")
     assert "It works." in build.write(tmp_path).read_text()
+
+
+def test_the_columns_of_a_study_are_shown_for_its_own_runs_only(tmp_path: Path):
+    published = [{"x_var.value": 1, "kl_offset": 50.0}]
+    fake_report(tmp_path, "own", params={"seed": [0]})
+    fake_report(tmp_path, "study", params={"seed": [0]}, study={"published": published})
+    entries = read_entries([read(name, tmp_path) for name in ("own", "study")], tmp_path)
+    for entry, shown in zip(entries, (False, True), strict=True):
+        found = {"test_kl_offset", "test_r_half_sse", "test_kld_loss", "test_r_loss"} & columns([entry]).keys()
+        assert len(found) == 4 * shown
+        assert (entry.value("test_kl_offset") is not None) == shown
+        assert entry.value("test_kl") is not None
 
 
 def test_a_broken_report_is_named_and_the_others_are_shown(tmp_path: Path):

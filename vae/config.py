@@ -18,7 +18,11 @@ DATASETS = ("mnist_5k", "mnist", "fashion_mnist", "cifar10", "torchvision", "ima
 @dataclass
 class Dataset:
     kind: str = setting("mnist_5k", "the images", choices=DATASETS)
-    root: str | None = setting("data", "folder or file with the images, or folder to download them to")
+    root: str | None = setting(
+        None,
+        "folder or file with the images, or folder to download them to",
+        optional=("mnist", "fashion_mnist", "cifar10", "torchvision", "image_folder", "npz"),
+    )
     size: int | None = setting(
         None,
         "height and width that pictures are resized to; null (torchvision and npz only): no change",
@@ -284,7 +288,7 @@ def validate(config: Config) -> None:
     """
     for name, value, meta, group in settings(config):
         check(name, value, meta, group)
-    wanted = {"image_folder": "a folder with train/<class>/* and test/<class>/*", "npz": "a file of arrays"}
+    wanted = {"image_folder": "a folder of pictures", "npz": "a file of arrays"}
     if config.dataset.kind in wanted and not config.dataset.root:
         raise ConfigError(f"dataset.root=null: must be given; allowed: {wanted[config.dataset.kind]}")
     if config.dataset.channels == 2:

@@ -8,22 +8,26 @@ they are rewritten to what it knows; completion, --help and --cfg stay Hydra's o
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
 import textwrap
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
@@ -36,6 +40,7 @@ CONF = Path(__file__).parent.parent.parent / "conf"
 # Settings that hold the arguments of a class: what these are is not known before the class is.
 OPEN = re.compile(r"optimizer\.(?!kind$)|model\.(en|de)coder\.|(dataset|likelihood|prior|objective)\.part\.")
 VALUE_GROUPS = ("z_dim", "beta", "x_var", "label_repeat")  # groups whose main field is `value`
+SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
@@ -56,20 +61,38 @@ def groups() -> list[str]:
     return sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("hydra", "claims"))
 
 
+@functools.cache
+def known_settings() -> dict[str, Mapping[str, Any]]:
+    """The metadata of all settings, by dotted name."""
+    return {name: meta for name, _, meta, _ in vae_config.settings(Settings())}
+
+
+def full_names(short: str) -> list[str]:
+    """The settings whose last part is a short name, those first that every kind of their group uses."""
+    known = known_settings()
+    return sorted((name for name in known if name.endswith(f".{short}")), key=lambda name: bool(known[name]["kinds"]))
+
+
 def options(group: str) -> list[str]:
     """The options of a config group, by their files."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
 def summary(group: str, option: str) -> str:
-    """The first comment of an option's file."""
-    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
-    return next((line[1:].strip() for line in lines if re.match(r"#(?! *@)", line)), "")
+    """The first comment of an option's file; for an experiment without one its question or title."""
+    text = (CONF / group / f"{option}.yaml").read_text()
+    if comment := re.search(r"^#(?! *@) *(.+)", text, re.MULTILINE):
+        return comment[1].strip()
+    try:
+        study = yaml.safe_load(text)["study"]
+    except (yaml.YAMLError, LookupError, TypeError):
+        return ""
+    return next((str(study[key]) for key in ("question", "title") if isinstance(study, dict) and study.get(key)), "")
 
 
 def help_table(*names: str) -> str:
     """The options of some groups with a line each, for conf/hydra/help/study.yaml; a `$` is one for string.Template."""
-    docs = {key: meta["doc"] for key, _, meta, _ in vae_config.settings(Settings())}
+    docs = {key: meta["doc"] for key, meta in known_settings().items()}
     lines = []
     for group in names:
         lines += [f"{group}: {docs[f'{group}.kind']}"] if f"{group}.kind" in docs else []
@@ -121,6 +144,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_path(dataset: str) -> bool:
+    """Whether a dataset is given by its path: with a slash, or of a file that exists and is not an option's name."""
+    if "/" in dataset or dataset.startswith((".", "~")) or dataset.endswith(".npz"):
+        return True
+    return dataset not in options("dataset") and Path(dataset).exists()
+
+
 def rewrite_override(text: str) -> list[str]:
     """One argument with its short form written out.
 
@@ -133,10 +163,13 @@ def rewrite_override(text: str) -> list[str]:
     key, _, value = text.partition("=")
     if OPEN.match(key):
         return [f"++{text}"]
-    if key == "dataset" and ("/" in value or value.startswith((".", "~"))):
-        kind = "npz" if value.endswith(".npz") else "image_folder"
-        paths = [path.replace("'", r"\'") for path in value.split(",")]
-        return [f"dataset={kind}", "dataset.root=" + ",".join(f"'{path}'" for path in paths)]
+    if key == "dataset" and any(map(_is_path, value.split(","))):
+        paths = value.split(",")
+        kinds = {"npz" if path.endswith(".npz") else "image_folder" for path in paths}
+        if len(kinds) > 1 or not all(map(_is_path, paths)):
+            raise ConfigError(f"{text}: data of several kinds; allowed: names, or folders, or .npz files")
+        quoted = (path.replace("'", r"\'") for path in paths)
+        return [f"dataset={kinds.pop()}", "dataset.root=" + ",".join(f"'{path}'" for path in quoted)]
     if key.lstrip("+") in groups():
         parsed = OverridesParser.create().parse_overrides([text])[0].value()
         if isinstance(parsed, ChoiceSweep):
@@ -152,6 +185,8 @@ def rewrite_override(text: str) -> list[str]:
             raise ConfigError(f"{text}: words and numbers mixed; allowed: numbers, or {', '.join(options(key))}")
         if any(_is_number(v) or v is None or v == "" for v in values):
             raise ConfigError(f"{text}: not an option; allowed: {_allowed_options(key)}")
+    elif key not in known_settings() and len(names := full_names(key)) == 1:
+        return [f"{names[0]}={value}"]
     return [text]
 
 
@@ -182,7 +217,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def complete_short_forms() -> None:
-    """Adds what Hydra's tab completion does not know: the experiments as bare words, and the short forms before."""
+    """Adds what Hydra's tab completion does not know: experiments, choices of a setting, and the short forms before."""
     before, space, word = os.environ.get("COMP_LINE", "").rpartition(" ")
     rewritten = []
     for text in before.split(" "):
@@ -191,7 +226,10 @@ def complete_short_forms() -> None:
         except (ConfigError, HydraException):
             rewritten.append(text)
     os.environ["COMP_LINE"] = " ".join(rewritten) + space + word
-    print(*options("experiment"), sep="\n")
+    name = word.partition("=")[0]
+    known = [known_settings()[full] for full in (name, *full_names(name)) if full in known_settings()]
+    choices = known[0]["choices"] if known else ()
+    print(*options("experiment"), *(f"{name}={choice}" for choice in choices), sep="\n")
 
 
 # --- After Hydra: one line for a mistake.
@@ -202,8 +240,16 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _nearest_setting(key: str) -> str:
+    full = {name: name for name in (*groups(), *known_settings())}
+    short = {name.rpartition(".")[2] for name in full} - {"kind", "value"}
+    full = {name: full_names(name)[0] for name in short if full_names(name)} | full
+    close = difflib.get_close_matches(key, full, n=1)
+    return f" (did you mean {full[close[0]]}?)" if close else ""
+
+
 def _allowed_options(group: str, known: Sequence[str] = ()) -> str:
-    more = {"dataset": ", or a path with a / to a folder of pictures or an .npz file"}
+    more = {"dataset": ", or the path of a folder of pictures or an .npz file"}
     more |= dict.fromkeys(VALUE_GROUPS, ", or a number")
     return ", ".join(known or options(group)) + more.get(group, "")
 
@@ -230,21 +276,36 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         cause = cause.__cause__
     reason = str(cause or error).splitlines()[0]
     if cause is None or not cause.full_key:
-        if m := re.match(r"Ambiguous value for argument '(.*)'", reason):
-            return f"{m[1]}: several values; allowed: one value, or a sweep with -m"
+        if m := SEVERAL_VALUES.match(reason):
+            return f"{m[1]}: several values; allowed: one value; to train a run for each, add -m"
         return " ".join(line.strip() for line in str(error).splitlines()[:2])
-    key, known = cause.full_key, {name: meta for name, _, meta, _ in vae_config.settings(Settings())}
+    key, known = cause.full_key, known_settings()
     hint = re.search(r"To append to your config use \+(.*)", str(error))
     given = hint[1] if hint else next((o for o in overrides if o.lstrip("+").startswith(f"{key}=")), key).lstrip("+")
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and not key.startswith("hydra."):
         group = key.partition(".")[0] + "."
         names = [name for name in known if name.startswith(group)] or [*groups(), *(n for n in known if "." not in n)]
-        return f"{given}: no such setting{_nearest(key, [*names, *known])}; allowed: {', '.join(names)}"
+        return f"{given}: no such setting{_nearest_setting(key)}; allowed: {', '.join(names)}"
     if not isinstance(cause, ValidationError):
         return f"{given}: {reason}"
     value = "null" if cause.value is None else cause.value
     meta = known.get(re.sub(r"\[\d+\]$", "", key))
     return f"{key}={value}: " + (f"wrong type; allowed: {allowed(meta)}" if meta else reason)
+
+
+def _cause(error: BaseException, argv: Sequence[str]) -> BaseException:
+    """What keeps an experiment from being composed, where Hydra only says that several values need a sweep."""
+    if not SEVERAL_VALUES.search(str(error)):
+        return error
+    args = get_args_parser().parse_intermixed_args(list(argv))
+    more = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            loader.load_configuration("config", [*args.overrides, *more], RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as hidden:
+        return hidden
+    return error
 
 
 def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[str, int] | None:
@@ -280,7 +341,7 @@ def run(entry: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
     except (Exception, KeyboardInterrupt, Stop) as error:
-        verdict = _line_and_status(error, sys.argv[1:])
+        verdict = _line_and_status(_cause(error, sys.argv[1:]), sys.argv[1:])
         if verdict is None:
             raise
         if full_error == "1":

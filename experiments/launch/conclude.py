@@ -11,14 +11,14 @@ from experiments.frame import read
 from experiments.launch.cli import SweepFailed
 from experiments.launch.job import measure
 from experiments.plan import Run
-from experiments.report.build import ReportError, collect
+from experiments.report.build import ReportError, collect, ending
 from experiments.report.compare import compare, line
 from experiments.site.build import refresh
 from experiments.store import RunFolder, reports_dir, runs_dir
 
 
 def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Path) -> None:
-    """Measures what is trained, builds the report and the page, and says where they are.
+    """Measures what is trained, builds the report and the page, and prints the answer and where they are.
 
     Raises:
         SweepFailed: if the report cannot be built; the message is one line.
@@ -30,7 +30,7 @@ def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Pa
         raise SweepFailed(str(e)) from e
     if comparison := compare(read(manifest["name"], output_dir, families=())):
         print(line(comparison), file=sys.stderr)
-    print(f"report: {path}", file=sys.stderr)
+    print(f"\n{ending(path.parent)}\n\nreport: {path}", file=sys.stderr)
     refresh(output_dir)
 
 

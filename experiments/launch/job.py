@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,9 +35,16 @@ def hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: Sequence[str]
 
 def measure(runs: Sequence[Run]) -> None:
     """Computes the metrics that trained runs lack, and completes the records of the runs' loggers."""
-    evaluate([run.folder for run in runs])
+    evaluate([run.folder for run in runs], progress=not any(run.config.quiet for run in runs))
     for run in {run.folder.name: run for run in runs}.values():
         loggers.record(run, Display().note, read_metrics(run.folder)[0] or None)
+
+
+def progress(runs: Sequence[Run]) -> Progress:
+    """The display of the training of some runs; it shows nothing if they are to be quiet."""
+    unique = {run.folder.name: run for run in runs}
+    stream = io.StringIO() if any(run.config.quiet for run in runs) else None
+    return Progress(len(unique), sum(run.images_left() for run in unique.values()), stream)
 
 
 def returned(outcome: Outcome) -> dict[str, Any]:
@@ -66,9 +74,7 @@ def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -
         files.append(hydra_files(own, hydra_cfg, overrides))
         returns.append(JobReturn(overrides=overrides, cfg=own, hydra_cfg=hydra_cfg, working_dir=os.getcwd()))
         callbacks.on_job_start(config=cfg, task_function=task_function)
-    unique = {run.folder.name: run for run in runs}
-    progress = Progress(len(unique), sum(run.images_left() for run in unique.values()))
-    outcomes = execute(runs, progress, files)
+    outcomes = execute(runs, progress(runs), files)
     measure(runs)
     for job, cfg, outcome in zip(returns, jobs, outcomes, strict=True):
         job.task_name = cfg.hydra.job.name
@@ -105,7 +111,7 @@ def _train_job(cfg: DictConfig, hydra_cfg: HydraConf) -> dict[str, Any]:
     files = hydra_files(cfg, OmegaConf.create({"hydra": hydra_cfg}), list(hydra_cfg.overrides.task))
     runs = plan([config])
     known = runs[0].folder.result() is not None
-    outcome = execute(runs, Progress(1, runs[0].images_left()), [files])[0]
+    outcome = execute(runs, progress(runs), [files])[0]
     measure(runs)
     result = returned(outcome)
     print(f"{'already trained' if known else 'trained'}: {outcome.run.folder.path}", file=sys.stderr)

@@ -6,6 +6,7 @@ Building one report changes nothing in the folder of another.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ from experiments.store import reports_dir, write_atomic, write_json
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
+ROWS_AT_THE_END = 8  # of a sweep, on a terminal
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
 SHARED = ("versions", "device", "device_name", "threads", "host_system")
 
@@ -75,6 +77,15 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
     return report.folder / "report.md"
+
+
+def ending(folder: Path) -> str:
+    """A report in a few lines for the end of a sweep: its answer and the first rows of its table, as plain text."""
+    answer = json.loads((folder / "summary.json").read_text())["answer"]
+    tables = [path.read_text() for path in (folder / "tables/headline.md", folder / "tables/best.md") if path.exists()]
+    lines = re.sub(r"\\(?=\W|_)", "", tables[0]).splitlines() if tables else []
+    last = 2 + ROWS_AT_THE_END  # after the heading and its rule
+    return render("ending.md.j2", answer=answer, table=lines[:last], left_out=len(lines[last:])).strip()
 
 
 def _check_complete(report: Report) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.frame import Report, setting_columns
+from experiments.frame import REFERENCE, Report, setting_columns
 from experiments.report.render import render
 
-REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 UNFINISHED = ("failed", "missing")
 
 

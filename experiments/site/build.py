@@ -119,7 +119,7 @@ def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
     metrics = entry.folder.path / "metrics"
     stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
-    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves)]
+    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves), entry.of_study]
     return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from experiments.evaluate import read_metrics
 from experiments.frame import Report, frame_of, read_run, setting_columns
 from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
+from experiments.report.tables import STUDY_FIGURES
 from experiments.store import RunFolder, all_runs
 from experiments.wording import short
 from vae import theory
@@ -51,12 +52,14 @@ class Entry:
         row: as `read_run` and the reports' frames give it.
         reports: names of the reports that contain it.
         curves: the closed forms to compare it with, where a report knows its data.
+        of_study: whether it is in an experiment of one of the two studies; only there their columns are shown.
     """
 
     folder: RunFolder
     row: Mapping[str, Any]
     reports: list[str]
     curves: list[Curve]
+    of_study: bool
 
     @property
     def name(self) -> str:
@@ -91,6 +94,8 @@ class Entry:
 
     def value(self, column: str) -> float | None:
         """A number of the run, to six digits; None where there is none."""
+        if column.partition("_")[2] in STUDY_FIGURES and not self.of_study:
+            return None
         value = self.row.get(column)
         if column == "train_seconds":
             seconds, stack = (self.provenance.get(key) for key in ("train_seconds", "stack_size"))
@@ -121,11 +126,13 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
     folders = all_runs(output_dir)
     rows |= frame_of(read_run(folder) for folder in folders if folder.name not in rows).to_dict("index")
     datasets = {key: data for report in reports for key, data in report.datasets.items()}
+    studies = [report.name for report in reports if report.study.get("published")]
     entries = []
     for folder in folders:
         row = rows[folder.name]
         names = [report.name for report in reports if folder.name in report.runs.index]
-        entries.append(Entry(folder, row, names, curves(row, datasets) if row["usable"] else []))
+        forms = curves(row, datasets) if row["usable"] else []
+        entries.append(Entry(folder, row, names, forms, any(name in studies for name in names)))
     return entries
 
 

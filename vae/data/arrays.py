@@ -7,17 +7,17 @@ import numpy as np
 from vae.config import ConfigError, Dataset
 from vae.data import pixels
 from vae.data.files import complaining, root_of
-from vae.data.images import ImageData, image_data
+from vae.data.images import HELD_OUT, ImageData, hold_out_every_fifth, image_data
 
-WANTED = "allowed: an .npz file with x_train and x_test, and y_train and y_test if there are labels"
+WANTED = "allowed: an .npz file with x_train and x_test, or x_train alone, and y_train and y_test if there are labels"
 SHAPES = "(N, H, W), (N, H, W, 1), (N, H, W, 3), (N, 1, H, W) or (N, 3, H, W)"
 
 
 def npz(config: Dataset) -> ImageData:
     """`x_train` and `x_test` of an .npz file, with `y_train` and `y_test` unless all images are of one class.
 
-    Images are uint8, or floats in [0, 1], in one of SHAPES. Labels are whole numbers or texts, (N,) or (N, 1); the
-    classes are those of y_train, sorted.
+    Without x_test and y_test, every fifth image of a class is held out. Images are uint8, or floats in [0, 1], in one
+    of SHAPES. Labels are whole numbers or texts, (N,) or (N, 1); the classes are those of y_train, sorted.
 
     Raises:
         ConfigError: the file cannot be read, lacks an array, or an array does not hold images or labels.
@@ -28,29 +28,32 @@ def npz(config: Dataset) -> ImageData:
     with complaining(f"{where}: cannot be read as .npz; {WANTED}"), np.load(path, allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in ("x_train", "y_train", "x_test", "y_test") if key in stored}
         keys = ", ".join(stored.files) or "nothing"
-    labelled = "y_train" in arrays or "y_test" in arrays
-    for key in ("x_train", "x_test", *(("y_train", "y_test") if labelled else ())):
+    splits = ("train", "test") if {"x_test", "y_test"} & arrays.keys() else ("train",)
+    labelled = bool({"y_train", "y_test"} & arrays.keys())
+    for key in (f"{letter}_{split}" for letter in ("xy" if labelled else "x") for split in splits):
         if key not in arrays:
             raise ConfigError(f"{where}: has no {key}, it holds {keys}; {WANTED}")
 
-    train_x, test_x = (_images(f"{where}: {key}", arrays[key]) for key in ("x_train", "x_test"))  # (N, C, H, W)
-    if train_x.shape[1:] != test_x.shape[1:]:
+    images = [_images(f"{where}: x_{split}", arrays[f"x_{split}"]) for split in splits]  # (N, C, H, W) each
+    if images[0].shape[1:] != images[-1].shape[1:]:
         shapes = f"{arrays['x_train'].shape} and {arrays['x_test'].shape}"
         raise ConfigError(f"{where}: x_train and x_test hold images of different shapes, {shapes}; allowed: the same")
+    labels, classes = [np.zeros(len(x), np.int64) for x in images], ["all"]
     if labelled:
-        train_y = _labels(f"{where}: y_train", arrays["y_train"], len(train_x))
-        test_y = _labels(f"{where}: y_test", arrays["y_test"], len(test_x))
-        values = np.unique(train_y)
-        unseen = np.setdiff1d(test_y, values)
+        found = [
+            _labels(f"{where}: y_{split}", arrays[f"y_{split}"], len(x))
+            for split, x in zip(splits, images, strict=True)
+        ]
+        values = np.unique(found[0])
+        unseen = np.setdiff1d(found[-1], values)
         if unseen.size:
             raise ConfigError(f"{where}: y_test holds {unseen[0]}, which y_train does not; allowed: its labels")
-        train_y, test_y = np.searchsorted(values, train_y), np.searchsorted(values, test_y)
-        classes = [str(value) for value in values]
-    else:
-        train_y, test_y, classes = np.zeros(len(train_x)), np.zeros(len(test_x)), ["all"]
-    source = f"{path}: its own split{pixels.conversion(config)}"
-    train, test = (pixels.fit(train_x, config), train_y), (pixels.fit(test_x, config), test_y)
-    return image_data(path.stem, source, train, test, classes)
+        labels, classes = [np.searchsorted(values, y) for y in found], [str(value) for value in values]
+    own = [(pixels.fit(x, config), y) for x, y in zip(images, labels, strict=True)]
+    with complaining(f"{where}: x_train cannot be split; allowed: x_test, or five images of a class"):
+        train, test = own if len(own) == 2 else hold_out_every_fifth(*own[0])
+    split = "its own split" if len(own) == 2 else HELD_OUT
+    return image_data(path.stem, f"{path}: {split}{pixels.conversion(config)}", train, test, classes)
 
 
 def _images(what: str, x: np.ndarray) -> np.ndarray:

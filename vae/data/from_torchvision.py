@@ -1,4 +1,4 @@
-"""The classification datasets of torchvision, read from its files."""
+"""The classification datasets of torchvision, read from its files; those of idx files by a reader of our own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from vae.config import ConfigError, Dataset
-from vae.data import cache, pixels
+from vae.data import cache, idx, pixels
 from vae.data.files import complaining, root_of
-from vae.data.images import ImageData, Labelled, hold_out_every_fifth, image_data
+from vae.data.images import HELD_OUT, ImageData, Labelled, hold_out_every_fifth, image_data
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,18 @@ def torchvision_dataset(config: Dataset) -> ImageData:
     with complaining(
         f"dataset.root={config.root}: cannot read {name} in {root}; delete its files to have them downloaded again"
     ):
-        opened = _open(config, getattr(torchvision.datasets, name), root)
-        in_memory = isinstance(getattr(opened[0], "data", None), np.ndarray | torch.Tensor)
-        splits = [_from_memory(split, config) for split in opened] if in_memory else _from_files(opened, config, root)
+        dataset = getattr(torchvision.datasets, name)
+        origin = f"torchvision {torchvision.__version__} {name}, {root}"
+        if name in idx.DATASETS and (files := idx.find(root, name)):
+            splits = [(pixels.fit(x, config), y) for x, y in idx.splits(files)]
+            classes, origin = dataset.classes, f"{name}, idx files of {files[0].parent}"
+        else:
+            opened = _open(config, dataset, root)
+            in_memory = isinstance(getattr(opened[0], "data", None), np.ndarray | torch.Tensor)
+            splits = [_from_memory(x, config) for x in opened] if in_memory else _from_files(opened, config, root)
+            classes = getattr(opened[0], "classes", getattr(opened[0], "categories", ()))
         labels = np.concatenate([y for _, y in splits])
-        classes = getattr(opened[0], "classes", getattr(opened[0], "categories", ())) or range(labels.max() + 1)
+        classes = classes or range(labels.max() + 1)
         for x, y in splits:
             if len(x) != len(y):
                 raise ValueError(f"{len(x)} images, but {len(y)} labels")
@@ -80,8 +87,8 @@ def torchvision_dataset(config: Dataset) -> ImageData:
     if name in ("MNIST", "QMNIST"):  # which call the digits "0 - zero", ...
         classes = range(10)
     train, test = splits if len(splits) == 2 else hold_out_every_fifth(*splits[0])
-    split = "its own split" if len(splits) == 2 else "every fifth image of a class is held out"
-    source = f"torchvision {torchvision.__version__} {name}, {root}: {split}{pixels.conversion(config)}"
+    split = "its own split" if len(splits) == 2 else HELD_OUT
+    source = f"{origin}: {split}{pixels.conversion(config)}"
     return image_data(config.name or config.kind, source, train, test, [str(label) for label in classes])
 
 

@@ -11,6 +11,7 @@ import torch
 
 from vae.config import ConfigError
 
+HELD_OUT = "every fifth image of a class is held out"  # in `ImageData.source`
 Labelled = tuple[np.ndarray, np.ndarray]  # images (N, C, H, W) uint8, labels (N,)
 
 
@@ -78,10 +79,15 @@ def hold_out_every_fifth(x: np.ndarray, y: np.ndarray) -> tuple[Labelled, Labell
     """Training and held-out images of a dataset that comes without a split.
 
     Every fifth image of a class is held out, in their order. x: (N, ...), y: (N,).
+
+    Raises:
+        ValueError: no class has five images.
     """
     held_out = np.zeros(len(y), dtype=bool)  # (N,)
     for label in np.unique(y):
         held_out[np.flatnonzero(y == label)[4::5]] = True
+    if not held_out.any():
+        raise ValueError("no class has five images, so none can be held out")
     return (x[~held_out], y[~held_out]), (x[held_out], y[held_out])
 
 

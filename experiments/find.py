@@ -1,0 +1,63 @@
+"""Which run is meant: by its path, name, fingerprint or a part of its name, or as the best of a report."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from experiments.advice import advise
+from experiments.frame import ReportError, read
+from experiments.search_findings import Search
+from experiments.store import RunFolder, all_runs, runs_dir
+
+BEST = "best:"
+
+
+def find(name: str | Path, output_dir: str | Path = "outputs") -> RunFolder:
+    """The run that a name means.
+
+    Args:
+        name: a path (with a slash), the name of a run's folder, its fingerprint (the end of that name), a part that
+            only one name has, or best:REPORT.
+
+    Raises:
+        ValueError: if no run or several are meant; the message is one line.
+    """
+    text = str(name)
+    if text.startswith(BEST):
+        return RunFolder(best(text.removeprefix(BEST), output_dir))
+    if "/" in text:
+        if Path(text).is_dir():
+            return RunFolder(Path(text))
+        raise ValueError(f"{text}: no such folder of a run")
+    runs = all_runs(output_dir)
+    named = [run for run in runs if run.name == text]
+    marked = [run for run in runs if run.name.rpartition("-")[2] == text]
+    found = named or marked or [run for run in runs if text in run.name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = f"{found[0].name} and {found[1].name}"
+        raise ValueError(f"{text}: {len(found)} runs have this in their names, such as {some}; allowed: a longer part")
+    near = difflib.get_close_matches(text, [run.name for run in runs], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"{text}: no such run in {runs_dir(output_dir)}{hint}; python -m experiments.runs list shows them")
+
+
+def best(name: str, output_dir: str | Path = "outputs") -> Path:
+    """The folder of a run of the setting that a report names first: with the lowest seed.
+
+    Args:
+        name: of the report, a folder in outputs/reports.
+
+    Raises:
+        ReportError: if there is no such report, or it names no setting; the message is one line.
+    """
+    report = read(name, output_dir)
+    if "search" in report.manifest:
+        chosen = [trial.run for trial in Search(report).best]
+    else:
+        chosen = [advice.best.cell.first for advice in advise(report) if advice.best is not None]
+    if not chosen or chosen[0] is None:
+        raise ReportError(f"{BEST}{name}: the report recommends no setting; allowed: a run of it, by name")
+    return Path(chosen[0]["path"])
