@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +29,6 @@ from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
 from vae.schema import flat
-
-log = logging.getLogger(__name__)
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
 SCHEMA = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
@@ -387,7 +385,7 @@ def _shipped(name: str, output_dir: str | Path) -> pd.DataFrame | None:
     frame = pd.read_csv(path, dtype={"reason": str}).fillna({"reason": ""})
     if "outcome" not in frame:  # of an earlier version
         return None
-    log.warning("%s: none of its runs is in %s; these are the numbers of %s", name, runs_dir(output_dir), path)
+    print(f"{name}: none of its runs is in {runs_dir(output_dir)}; these are the numbers of {path}", file=sys.stderr)
     return frame.set_index("run")
 
 
@@ -404,7 +402,8 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
         `outcome` and `reason` (experiments/outcome.py); then every count and metric that is a number, NaN where a run
         has none. docs and outputs/README.md say what each means.
 
-    If none of the runs is trained here, the numbers come from the reference report of that name, and a warning says so.
+    If none of the runs is trained here, the numbers are those of the reference report of that name; a line on stderr
+    says so.
 
     Raises:
         ReportError: for a name without a report.

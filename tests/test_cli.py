@@ -166,7 +166,10 @@ def test_flags_of_hydra() -> None:
         ("x_var.", {"x_var.kind=", "x_var.value="}),
         ("label_", {"label_placement", "label_placement=", "label_placement.", "label_repeat=", "label_repeat."}),
         ("xv", {"xvar"}),
-        ("trainer.lr_schedule=c", {"trainer.lr_schedule=constant", "trainer.lr_schedule=cosine"}),
+        (
+            "trainer.lr_schedule=",
+            {f"trainer.lr_schedule={choice}" for choice in cli.known_settings()["trainer.lr_schedule"]["choices"]},
+        ),
         ("lr_schedule=co", {"lr_schedule=constant", "lr_schedule=cosine"}),
         ("xvar x_var=0.3 beta.va", {"beta.value="}),  # after short forms, which Hydra could not read
         ("-m x_var=1,0.1 dataset=mn", {"dataset=mnist", "dataset=mnist_5k"}),

@@ -152,7 +152,7 @@ def test_table_has_the_settings_that_differ_and_every_number(tmp_path: Path):
 
 
 def test_table_falls_back_on_the_reference_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     fake_report(tmp_path / "a", params={"x_var.value": [1, 0.1], "seed": [0, 1]})
     own = experiments.table("trial", tmp_path / "a")
@@ -160,14 +160,13 @@ def test_table_falls_back_on_the_reference_report(
     monkeypatch.setattr(frame, "REFERENCE", tmp_path / "a/reports")
     fake_report(tmp_path / "b", params={"seed": [0, 1]}, change=lambda own, row: "an error" if own["seed"] else row)
     assert len(experiments.table("trial", tmp_path / "b")) == 2  # one run is trained
-    assert caplog.text == ""
+    assert capsys.readouterr().err == ""
     fake_report(tmp_path / "c", params={"seed": [0, 1]}, change=lambda own, row: None)
     for folder in ("c", "nothing"):
-        caplog.clear()
         pd.testing.assert_frame_equal(experiments.table("trial", tmp_path / folder), own, rtol=1e-9, check_like=True)
         path = tmp_path / "a/reports/trial/runs.csv"
         line = f"trial: none of its runs is in {tmp_path / folder}/runs; these are the numbers of {path}"
-        assert caplog.messages == [line]
+        assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_the_numbers_that_are_shipped_fit_the_readme(tmp_path: Path):
