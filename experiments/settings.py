@@ -13,6 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import seal
 from vae import config as vae_config
 from vae.config import Config, ConfigError, setting
 
@@ -90,9 +91,9 @@ def validate(config: Settings) -> None:
         raise ConfigError("output_dir=: empty; allowed: a folder, such as . for the current one")
 
 
-def to_yaml(config: Settings) -> str:
-    """The text of a run's config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+def to_yaml(config: Settings) -> bytes:
+    """A run's config.yaml, with its checksum."""
+    return seal.sealed_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def read_settings(folder: Path) -> Settings:
@@ -103,7 +104,10 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / "config.yaml"
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(path)))
+        data = path.read_bytes()
+        seal.check(data)
+        own = OmegaConf.create(data.decode())
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), own))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
         reason = " ".join(str(e).split()[:30]) or type(e).__name__
         raise ConfigError(f"{path}: cannot be read ({reason})") from None

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from experiments.settings import Settings, validate
+from experiments.store import damage_named
 from vae import config as vae_config
 from vae.config import ConfigError
 
@@ -266,7 +267,8 @@ def run(entry: Callable[[], None]) -> None:
             complete_short_forms()
         # Hydra would print several lines and leave; this makes it raise, and the line is ours.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        entry()
+        with damage_named("run.py"):
+            entry()
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
-from experiments.store import reports_dir, write_atomic, write_json
+from experiments.store import RunFolder, damaged, read_sound, reports_dir, write_atomic, write_json
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
@@ -50,6 +49,8 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
             gone, or nothing can be written.
     """
     report = read(name, output_dir)
+    for path in report.runs["path"]:
+        RunFolder(Path(path)).check()
     if not force:
         _check_complete(report)
     searched = "search" in report.manifest
@@ -84,8 +85,8 @@ def _check_complete(report: Report) -> None:
         ReportError: if the report that is there was built from more runs.
     """
     try:
-        before = int(json.loads((report.folder / "summary.json").read_text())["n_usable"])
-    except (OSError, ValueError, LookupError, TypeError):
+        before = int((read_sound(report.folder / "summary.json") or {})["n_usable"])
+    except (ValueError, LookupError, TypeError):
         return
     if len(report.usable) < before <= len(report.runs):
         raise ReportError(
@@ -135,8 +136,11 @@ def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: 
     """The figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
-        with suppress(ReportError):  # for its own collection to say
-            others += [read(name, output_dir, families=())] if name != report.name else []
+        if name != report.name:
+            try:
+                others.append(read(name, output_dir, families=()))
+            except ReportError as e:
+                damaged(e)
     found: dict[str, Drawn | None] = {"tradeoff.png": tradeoff(advised)}
     for advised_here in advised:
         if (best := advised_here.best) is not None and best.cell.first is not None:
@@ -267,9 +271,7 @@ def index(output_dir: str | Path) -> str:
     """The list of all reports that were built."""
     rows = {}
     for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
-        try:
-            row = json.loads(path.read_text())
-            rows[path.parent.name] = {key: row[key] for key in IN_SUMMARY}
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
+        row = read_sound(path) or {}
+        if row.keys() >= set(IN_SUMMARY):
+            rows[path.parent.name] = row
     return render("index.md.j2", rows=rows)

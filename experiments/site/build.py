@@ -18,7 +18,7 @@ from experiments.report.render import shortened
 from experiments.site import data
 from experiments.site.cards import Card, reference_cards, report_html, strip, user_cards
 from experiments.site.data import Entry
-from experiments.store import runs_dir, write_atomic
+from experiments.store import RunFolder, runs_dir, write_atomic
 from experiments.wording import number, words
 from vae.metrics import METRICS
 
@@ -82,7 +82,7 @@ def write_strips(cards: Sequence[Card], runs: Path, folder: Path) -> None:
     for name in names:
         path, source = folder / f"{name}.png", runs / name / "pictures.npz"
         if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
-            write_atomic(path, strip(source))
+            write_atomic(path, strip(RunFolder(runs / name)))
     _remove_others(folder, {f"{name}.png" for name in names})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +51,14 @@ def facts(data: ImageData, cache_root: Path | None = None) -> Facts:
         return _compute(data)
     path = cache_root / f"facts-{data.content_hash}.npz"
     arrays = cache.arrays(path, (VERSION, data.content_hash), lambda: _as_arrays(_compute(data)))
-    errors: dict[str, dict[str, float]] = {name: {} for name in ("sse_zero", "sse_mean", "sse_class_means")}
-    for key in [key for key in arrays if "." in key]:
+    known: dict[str, Any] = {}
+    for key, value in arrays.items():
         name, _, split = key.partition(".")
-        errors[name][split] = arrays.pop(key).item()
-    return Facts(**errors, **arrays)
+        if split:
+            known.setdefault(name, {})[split] = value.item()
+        else:
+            known[name] = value
+    return Facts(**known)
 
 
 def _as_arrays(known: Facts) -> dict[str, np.ndarray]:
