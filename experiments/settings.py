@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,14 @@ def validate(config: Settings) -> None:
     vae_config.validate(config)
     if not config.output_dir:
         raise ConfigError("output_dir=: empty; allowed: a folder, such as . for the current one")
+    if "\0" in config.output_dir:
+        raise ConfigError("output_dir: contains a null character; allowed: a folder")
+    name = config.study.name
+    if name is not None and not (re.fullmatch(r"[^/\\\x00-\x1f]{1,60}", name) and name[0] != "."):
+        raise ConfigError(
+            f"study.name={name!r}: not the name of a folder; allowed: 1 to 60 characters without / and \\, "
+            "the first not a dot"
+        )
 
 
 def to_yaml(config: Settings) -> bytes:

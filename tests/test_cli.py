@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
         ("dataset=../a(b),/c", "dataset=image_folder dataset.root='../a(b)','/c'"),
         ("dataset=./a.npz", "dataset=npz dataset.root='./a.npz'"),
         ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
-        ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
+        ("trainer.epochs=3 +x.y=1 ~hydra.x", "trainer.epochs=3 +x.y=1 ~hydra.x"),
         ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),
         ("x_var=1 --multirun seed=0,1", "--multirun x_var.value=1 seed=0,1"),
         ("--config-dir mine xvar", "--config-dir mine experiment=xvar"),
@@ -50,7 +50,18 @@ def test_short_forms(command: str, rewritten: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["x_var=learned,0.1", "x_var=null", "model=5", "experiment=a,b", "seed=0 seed=0", "-x"]
+    "command",
+    [
+        "x_var=learned,0.1",
+        "x_var=null",
+        "model=5",
+        "experiment=a,b",
+        "seed=0 seed=0",
+        "-x",
+        "~x_var",
+        "--",
+        "--package x",
+    ],
 )
 def test_what_is_refused(command: str) -> None:
     with pytest.raises(ConfigError, match=r"; allowed: "):

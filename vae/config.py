@@ -231,6 +231,9 @@ class Config:
     seed: int = setting(0, "seed of all random generators of the run", ge=0, le=2**63 - 1)
 
 
+LARGEST_INT = 2**31 - 1  # where no bound is given
+LARGEST_FLOAT = 1e30  # its square and its inverse are numbers in float64, and itself and its inverse in float32
+
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 TYPES |= {"list[int]": "a list of whole numbers, each"}
 
@@ -273,6 +276,8 @@ def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> No
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{shown}={value}: not an option; allowed: {allowed(meta)}")
     numbers = value if isinstance(value, list) else [value]
+    if meta["type"].startswith("list[int]") and not all(type(x) is int for x in numbers):
+        raise ConfigError(f"{name}={value}: wrong type; allowed: {allowed(meta)}")
     for x in numbers:
         if isinstance(x, bool) or not isinstance(x, int | float):
             continue
@@ -282,8 +287,11 @@ def _check_one(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> No
             and (meta["ge"] is None or x >= meta["ge"])
             and (meta["le"] is None or x <= meta["le"])
         )
-        if not good:
-            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}")
+        most = meta["le"] or (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT)
+        if not good or abs(x) > most or 0 < abs(x) < 1 / LARGEST_FLOAT:
+            bounds = "" if meta["le"] or not good else f", at most {most:.4g}"
+            bounds = f", at least {1 / LARGEST_FLOAT:.4g}" if good and abs(x) < 1 else bounds
+            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}{bounds}")
     if isinstance(value, list) and not value and meta["kinds"]:
         raise ConfigError(f"{name}=[]: empty; allowed: {allowed(meta)}")
 

@@ -118,7 +118,7 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
 def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
     metrics = entry.folder.path / "metrics"
-    stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
+    stamps = [(path.name, path.lstat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
     shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves)]
     return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
