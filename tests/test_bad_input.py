@@ -350,6 +350,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
 sys.meta_path.insert(0, Finder())
+sys.path.insert(0, {str(RUN_PY.parent)!r})
 sys.argv = [{str(RUN_PY)!r}, "-m", "x_var=1,0.1", "trainer.epochs=1"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -365,8 +366,7 @@ def test_ctrl_c_says_what_it_waits_for(capfd: pytest.CaptureFixture[str], monkey
     for patience, lines in ((0.0, 0), (0.5, 1)):
         with stopping.after_writing("run.py"):
             with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5)
+                signal.raise_signal(signal.SIGINT)
             time.sleep(patience)
         err = capfd.readouterr().err
         assert (

@@ -130,7 +130,7 @@ class Folders(Callback):
     """Leaves the program before Hydra makes a folder of its own outside `output_dir`."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        for key in ("hydra.run.dir", "hydra.sweep.dir") if config.output_dir else ():  # that it is empty is said later
             self._check(config, key)
 
     on_multirun_start = on_run_start
