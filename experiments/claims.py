@@ -136,11 +136,11 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, command: st
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
     values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
-        write_atomic(folder / f"{name}.md", render(template, command=command, **values).encode())
+        write_atomic(folder / f"{name}.md", render(template, command=command, **values))
     rows = [
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
-    write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False))
     answer = render("claims_counts.md.j2", counts=counts).strip()
     own = summary("The claims of the two studies", list(known.values()), answer)
     write_json(folder / "summary.json", own | {"verdicts": {f.claim.id: f.verdict for f in findings}})
@@ -185,7 +185,7 @@ def _claims(
     shown += [a for a in more if not a.startswith("output_dir=")]
     folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
     write(folder, findings, known, shlex.join(["python", "-m", "experiments.claims", *given]))
-    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
     refresh(output_dir)
     return 0

@@ -42,8 +42,12 @@ RESULT_VERSION = 2  # of a run's result.json
 MANIFEST_VERSION = 2  # of a report's sweep.json
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, even when the process or the machine dies in between."""
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all, even when the process or the machine dies in between.
+
+    Text becomes UTF-8; what is not text, as in the name of a file that is not UTF-8, becomes `?`.
+    """
+    data = data.encode(errors="replace") if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
@@ -301,7 +305,7 @@ class RunFolder:
         if isinstance(data, Mapping):
             write_json(self.path / name, data)
         else:
-            write_atomic(self.path / name, data.encode() if isinstance(data, str) else data)
+            write_atomic(self.path / name, data)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, last of all that training writes, with the checksum of the history."""

@@ -343,7 +343,8 @@ def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
     put(tmp_path / "metrics" / "gallery.json", {"files": {path.name: sha256(path)}})
     drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
     assert list(drawn) == ["traversals.png"]
-    figure = drawn["traversals.png"]
+    figure = drawn["traversals.png"]()
+    assert figure is not None
     assert "x_var 1, seed 3" in say("figure_captions.md.j2", figure.kind, figure.values)
     with Image.open(io.BytesIO(figure.png)) as image:
         assert image.size == sheet.draw().size

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from experiments.report.figures import sheets
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
-from experiments.report.figures.style import Drawn
+from experiments.report.figures.style import Drawn, Jobs, attempted
 from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
@@ -64,15 +65,15 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
     try:
         _replace(report.folder / "tables", {
-            **{f"{slug}.md": table.markdown().encode() + b"\n" for slug, table in own_tables.items()},
-            **{f"{slug}.csv": shortened(table.csv()).encode() for slug, table in own_tables.items()},
+            **{f"{slug}.md": f"{table.markdown()}\n" for slug, table in own_tables.items()},
+            **{f"{slug}.csv": shortened(table.csv()) for slug, table in own_tables.items()},
         })  # fmt: skip
         _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
-        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)).encode())
+        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)))
         for file, text in pages.items():
-            write_atomic(report.folder / file, text.encode())
+            write_atomic(report.folder / file, text)
         write_json(report.folder / "summary.json", summary(report.title, [report], values["answer"]))
-        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
     return report.folder / "report.md"
@@ -95,7 +96,7 @@ def _check_complete(report: Report) -> None:
         )
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace(folder: Path, files: Mapping[str, bytes | str]) -> None:
     """Makes a folder hold these files, and none of an earlier report's."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
@@ -110,7 +111,9 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     living, found, advised = survivors(report), findings(report), advice.advise(report)
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
-    drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
+    more, reasons = attempted(_more_figures(report, advised, output_dir))
+    drawn |= more
+    not_drawn |= reasons
     headline, compared = own["headline"], compare(report)
     return {
         "answer": say("sentences.md.j2", "answer", report, found, advised),
@@ -132,8 +135,8 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     }, drawn
 
 
-def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Drawn | None]:
-    """The figures that need the advice or other reports."""
+def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> Jobs:
+    """What draws the figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
         if name != report.name:
@@ -141,16 +144,17 @@ def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: 
                 others.append(read(name, output_dir, families=()))
             except ReportError as e:
                 damaged(e)
-    found: dict[str, Drawn | None] = {"tradeoff.png": tradeoff(advised)}
+    jobs: dict[str, Any] = {"tradeoff.png": partial(tradeoff, advised)}
     for advised_here in advised:
         if (best := advised_here.best) is not None and best.cell.first is not None:
-            found |= gallery(best.cell.first, best.name)
+            jobs |= gallery(best.cell.first, best.name)
     for content, data in report.datasets.items():
         if sum(content in other.datasets for other in others) < 2:
             continue
         file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
-        found[f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in file)}.png"] = joint(others, content)
-    return found
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in file)[:60]
+        jobs[f"{name}.png"] = partial(joint, others, content)
+    return jobs
 
 
 def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:
@@ -181,17 +185,20 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
 
 def _of_search(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     search = Search(report)
-    drawn: dict[str, Drawn | None] = {
-        "search.png": search_figure(search.trials, search.objectives, search.best, search.constraints),
-        "samples.png": sheets.samples(_best(search)) if search.best else None,
-    }
+    drawn, not_drawn = attempted(
+        {
+            "search.png": partial(search_figure, search.trials, search.objectives, search.best, search.constraints),
+            "samples.png": lambda: sheets.samples(_best(search)) if search.best else None,
+        }
+    )
     return {
         "answer": say("search_sentences.md.j2", "answer", search),
         "search": search,
         "tables": tables.of_search(search),
         "command": confirmation(search, output_dir) if search.best else None,
         "findings": findings(report),
-    }, {file: figure for file, figure in drawn.items() if figure}
+        "not_drawn": not_drawn,
+    }, drawn
 
 
 def _best(search: Search) -> Report:

@@ -108,7 +108,7 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
         path, mark = pages / f"{entry.name}.html", fingerprint(entry)
         if _mark(path) != mark:
             shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            write_atomic(path, template.render(entry=entry, mark=mark, **shown).encode())
+            write_atomic(path, template.render(entry=entry, mark=mark, **shown))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write_page, entries))  # so that an error is raised here
@@ -139,8 +139,8 @@ def _mark(path: Path) -> str:
 
 
 def _write_changed(path: Path, text: str) -> None:
-    if not (path.exists() and path.read_bytes() == text.encode()):
-        write_atomic(path, text.encode())
+    if not (path.exists() and path.read_bytes() == text.encode(errors="replace")):
+        write_atomic(path, text)
 
 
 def _remove_others(folder: Path, names: Iterable[str]) -> None:
