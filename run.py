@@ -1,5 +1,10 @@
 """The one entry point: trains one run, or with -m or the name of an experiment a whole sweep."""
 
+from experiments import stopping
+
+if __name__ == "__main__":
+    stopping.at_once("run.py")  # before the imports, which take a while
+
 import hydra
 from omegaconf import DictConfig
 

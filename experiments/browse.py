@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.site.build import write
+from experiments.store import damage_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"browse: {output_dir}: no such folder", file=sys.stderr)
         return 1
     try:
-        address = write(output_dir).resolve().as_uri()
+        with damage_named("browse") as found:
+            address = write(output_dir).resolve().as_uri()
     except OSError as e:
         print(f"browse: {output_dir}: the page cannot be written ({e.strerror})", file=sys.stderr)
         return 1
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
     ):
         webbrowser.open(address)
-    return 0
+    return int(bool(found))
 
 
 if __name__ == "__main__":

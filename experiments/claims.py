@@ -22,11 +22,11 @@ import pandas as pd
 import yaml
 
 from experiments.criteria import Check, Met, Reports, every, judged
-from experiments.frame import Report, read, reports
+from experiments.frame import Report, ReportError, read, reports
 from experiments.report.build import index, summary
 from experiments.report.render import render
 from experiments.site.build import refresh
-from experiments.store import reports_dir, write_atomic, write_json
+from experiments.store import damage_named, damaged, reports_dir, write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
@@ -136,11 +136,11 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, command: st
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
     values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
-        write_atomic(folder / f"{name}.md", render(template, command=command, **values).encode())
+        write_atomic(folder / f"{name}.md", render(template, command=command, **values))
     rows = [
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
-    write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False))
     answer = render("claims_counts.md.j2", counts=counts).strip()
     own = summary("The claims of the two studies", list(known.values()), answer)
     write_json(folder / "summary.json", own | {"verdicts": {f.claim.id: f.verdict for f in findings}})
@@ -161,20 +161,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE
+    with damage_named("claims") as found:
+        return _claims(both, datasets, more, given, output_dir) or int(bool(found))
+
+
+def _claims(
+    both: Sequence[Study], datasets: Sequence[str], more: Sequence[str], given: Sequence[str], output_dir: str
+) -> int:
+    """Trains what is missing, judges the claims and writes the report; returns the exit status."""
     known = {}
     try:
         for study, dataset in zip(both, datasets, strict=True):
             for name, arguments in study.arguments(dataset, more).items():
                 print(f"claims: {name}", file=sys.stderr)
-                known[name] = train(arguments, output_dir)
+                try:
+                    known[name] = train(arguments, output_dir)
+                except ReportError as e:
+                    damaged(e)
     except subprocess.CalledProcessError as e:
         return e.returncode
     findings = [judge(claim, known) for study in both for claim in study.claims]
-    shown = [",".join(Path(name).name for name in datasets)] if datasets != names else []
+    shown = [",".join(Path(name).name for name in datasets)] if datasets != [study.dataset for study in both] else []
     shown += [a for a in more if not a.startswith("output_dir=")]
     folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
     write(folder, findings, known, shlex.join(["python", "-m", "experiments.claims", *given]))
-    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
     refresh(output_dir)
     return 0

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from experiments.frame import ReportError, read
 from experiments.report.build import collect
 from experiments.report.compare import compare, line
+from experiments.store import damage_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,15 +34,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--compare", action="store_true", help="compare the numbers with those of the reference reports"
     )
     arguments = parser.parse_args(argv)
-    try:
-        print(collect(arguments.experiment, arguments.output_dir, force=arguments.force))
-        if arguments.compare:
-            comparison = compare(read(arguments.experiment, arguments.output_dir, families=()))
-            print("No reference report has any of these runs." if comparison is None else line(comparison))
-    except ReportError as e:
-        print(f"collect: {e}", file=sys.stderr)
-        return 1
-    return 0
+    with damage_named("collect") as found:
+        try:
+            _collect(arguments)
+        except ReportError as e:
+            print(f"collect: {e}", file=sys.stderr)
+            return 1
+    return int(bool(found))
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    """Builds the report, and compares it if asked to.
+
+    Raises:
+        ReportError: if there is none, or it cannot be built.
+    """
+    print(collect(arguments.experiment, arguments.output_dir, force=arguments.force))
+    if arguments.compare:
+        comparison = compare(read(arguments.experiment, arguments.output_dir, families=()))
+        print("No reference report has any of these runs." if comparison is None else line(comparison))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def pages() -> dict[str, str]:
 
 def main() -> None:
     for name, text in pages().items():
-        write_atomic(ROOT / "docs" / name, text.encode())
+        write_atomic(ROOT / "docs" / name, text)
         print(f"docs/{name}")
 
 

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import io
 import sys
 import traceback
@@ -27,7 +28,7 @@ from typing import Any
 
 from experiments.progress import Steps
 from experiments.settings import Settings, read_settings
-from experiments.store import RunFolder, all_runs, read_json, reports_dir, runs_dir, write_json
+from experiments.store import RunFolder, all_runs, damage_named, read_json, reports_dir, runs_dir, write_json
 from vae.config import ConfigError
 from vae.metrics import DEFAULT_FAMILIES, FAMILIES, Result, Subject, compute
 
@@ -77,8 +78,15 @@ def missing(folder: RunFolder, families: Sequence[str] = DEFAULT_FAMILIES, retry
     """
     found = []
     for name, record in _records(folder, families):
-        lost = FAMILIES[name].arrays and not (folder.path / f"{name}.npz").exists()
-        if record is None or (retry if "failure" in record else lost):
+        if (
+            record is None
+            or (retry and "failure" in record)
+            or (
+                "failure" not in record
+                and FAMILIES[name].arrays
+                and not folder.sound(f"{name}.npz", f"metrics/{name}.json")
+            )
+        ):
             found.append(name)
     return found
 
@@ -170,17 +178,19 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps) -> None:
 
 def _write(folder: RunFolder, family: str, result: Result) -> None:
     """Writes a family's files, the JSON last: if it is there, the others are too."""
+    files = {}
     if FAMILIES[family].arrays:
         import numpy as np
 
         arrays = io.BytesIO()
         np.savez_compressed(arrays, **result.arrays)  # pyright: ignore[reportArgumentType]
         folder.write(f"{family}.npz", arrays.getvalue())
+        files[f"{family}.npz"] = hashlib.sha256(arrays.getvalue()).hexdigest()
         for name, image in result.images.items():
             drawn = io.BytesIO()
             image.save(drawn, "PNG")
             folder.write(f"{name}.png", drawn.getvalue())
-    _write_record(folder, family, {"values": result.values})
+    _write_record(folder, family, {"files": files, "values": result.values})
 
 
 def _fail(folder: RunFolder, families: Sequence[str], error: Exception, note: Callable[[str], None]) -> None:
@@ -253,17 +263,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as e:
         print(f"evaluate: {e}", file=sys.stderr)
         return 2
-    try:
-        evaluate(runs, families, retry=arguments.retry)
-    except KeyboardInterrupt:
-        print("evaluate: stopped; the same command continues from here", file=sys.stderr)
-        return 130
+    with damage_named("evaluate") as found:
+        try:
+            evaluate(runs, families, retry=arguments.retry)
+        except KeyboardInterrupt:
+            print("evaluate: stopped; the same command continues from here", file=sys.stderr)
+            return 130
     failures = [(run, family, why) for run in runs for family, why in read_metrics(run, families)[1].items()]
     for run, family, why in failures:
         print(f"evaluate: {run.name}: {family} failed: {why}", file=sys.stderr)
     trained = sum(run.result() is not None for run in runs)
     print(f"{trained} of {len(runs)} runs are trained; {len(failures)} families of metrics failed", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if failures or found else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the facts of the data and the command. A report is built from these runs alone.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import sys
 from collections import Counter
@@ -19,12 +18,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
-from experiments.store import MANIFEST_VERSION, RunFolder, all_runs, reports_dir, runs_dir
+from experiments.store import (
+    MANIFEST_VERSION,
+    RunFolder,
+    all_runs,
+    damage_named,
+    read_json,
+    read_yaml,
+    reports_dir,
+    runs_dir,
+)
 from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
@@ -36,6 +43,8 @@ TEXTS = (
     "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
     "likelihood_of",
 )  # fmt: skip
+MANIFEST = {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str, "swept": list}
+MANIFEST |= {"runs": list}
 
 
 def setting_columns(names: Iterable[Any]) -> list[str]:
@@ -61,7 +70,7 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     result = folder.result()
     if result is None:
         if (folder.path / "result.json").exists():
-            row |= {"outcome": "failed", "reason": "result.json cannot be read"}
+            row |= {"outcome": "failed", "reason": "its result or its model is damaged or missing"}
         elif (failure := folder.failure()) is not None:
             row |= {"outcome": "failed", "reason": str(failure.get("reason") or "no reason given")}
         return row | _settings(_from_yaml(folder.path))
@@ -86,10 +95,7 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_yaml(folder: Path) -> dict[str, Any]:
     """The settings of a run without a result, by dotted name; empty where they cannot be read."""
-    try:
-        return dict(flat("", yaml.safe_load((folder / "config.yaml").read_text())))
-    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
-        return {}
+    return dict(flat("", read_yaml(folder / "config.yaml")))
 
 
 def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -254,14 +260,8 @@ class Report:
     @cached_property
     def provenance(self) -> dict[str, dict[str, Any]]:
         """The content of each run's provenance.json, by run; empty where it cannot be read."""
-        found = {}
-        for name, path in self.runs["path"].items():
-            try:
-                content = json.loads((Path(path) / "provenance.json").read_text())
-            except (OSError, ValueError):
-                content = {}
-            found[name] = content if isinstance(content, dict) else {}
-        return found
+        paths = self.runs["path"].items()
+        return {str(name): RunFolder(Path(path)).read("provenance.json") or {} for name, path in paths}
 
 
 def same(a: Any, b: Any) -> bool:
@@ -302,21 +302,27 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         raise ReportError(f"{name}: no such report in {reports_dir(output_dir)}{hint}; {there}")
     path = folder / "sweep.json"
     try:
-        manifest = json.loads(path.read_text())
-        if (version := manifest["manifest_version"]) != MANIFEST_VERSION:
-            raise ReportError(
-                f"{path}: has manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
-            )
-        for key, kind in {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str}.items():
+        manifest = read_json(path)
+    except (OSError, ValueError) as e:
+        raise ReportError(f"{e}; run the sweep again") from None
+    if (version := manifest.get("manifest_version")) != MANIFEST_VERSION:
+        raise ReportError(
+            f"{path}: has manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
+        )
+    try:
+        for key, kind in MANIFEST.items():
             if not isinstance(manifest[key], kind):
                 raise TypeError(f"{key} is not a {kind.__name__}")
+        for row in manifest["runs"]:
+            if Path(row["run"]).name != row["run"]:
+                raise ValueError(f"{row['run']} is not the name of a run")
         planned = [(RunFolder(runs_dir(output_dir) / row["run"]), row) for row in manifest["runs"]]
         points = [{**manifest["fixed"], **row["settings"]} for _, row in planned]
         named = _dataset_names(manifest["datasets"])
         hashes = [row["dataset_hash"] for _, row in planned]
-    except ReportError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+        if not named.keys() >= set(hashes):
+            raise ValueError("datasets of runs are missing")
+    except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not planned:
         raise ReportError(f"{path}: names no runs; run the sweep again")
@@ -396,6 +402,8 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
         name: of the experiment's report, a folder in outputs/reports; None: every run in outputs/runs.
         output_dir: folder that holds runs/ and reports/.
 
+    Damaged files are named on stderr, in one line each.
+
     Returns:
         Indexed by the run's folder. Columns: `dataset` where the data differ; the settings that differ between the
         runs, by dotted name (`x_var.value`; missing where a setting plays no part in a run; lists as text); `seed`;
@@ -408,14 +416,18 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
     Raises:
         ReportError: for a name without a report.
     """
-    if name is None:
-        folders = all_runs(output_dir)
-        evaluate(folders)
-        frame = frame_of(read_run(folder) for folder in folders)
-    else:
-        frame = _shipped(name, output_dir)
-        if frame is None:
+    with damage_named("experiments.table"):
+        if name is None:
+            folders = all_runs(output_dir)
+            evaluate(folders)
+            frame = frame_of(read_run(folder) for folder in folders)
+        elif (frame := _shipped(name, output_dir)) is not None:
+            folders = []
+        else:
             frame = read(name, output_dir).runs
+            folders = [RunFolder(Path(path)) for path in frame["path"]]
+        for folder in folders:
+            folder.check()
     own = setting_columns(frame)
     varied = [key for key in own if key != "seed" and frame[key].nunique(dropna=False) > 1]
     if "dataset" in frame and frame["dataset"].nunique() > 1:

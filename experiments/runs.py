@@ -27,7 +27,7 @@ from pathlib import Path
 from experiments.find import find
 from experiments.progress import duration
 from experiments.settings import read_settings
-from experiments.store import RunFolder, all_runs, read_json, reports_dir, runs_dir
+from experiments.store import RunFolder, all_runs, damage_named, damaged, read_sealed, read_sound, reports_dir, runs_dir
 from vae.config import ConfigError
 
 SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var")
@@ -67,16 +67,15 @@ def is_running(run: RunFolder) -> bool:
 
 
 def uses(output_dir: str | Path) -> dict[str, list[str]]:
-    """The reports that each run is part of, by the run's name. A manifest that cannot be read is skipped and named."""
+    """The reports that each run is part of, by the run's name. A manifest that is damaged is left out."""
     found: dict[str, list[str]] = {}
     for path in sorted(reports_dir(output_dir).glob("*/sweep.json")):
+        read_sound(path.with_name("summary.json"))
+        manifest = read_sound(path) or {"runs": []}
         try:
-            names = [row["run"] for row in read_json(path)["runs"]]
-        except (OSError, ValueError) as e:
-            _complain(str(e))
-            continue
+            names = [row["run"] for row in manifest["runs"]]
         except (LookupError, TypeError):
-            _complain(f"{path}: cannot be read (it names no runs)")
+            damaged(f"{path}: names no runs")
             continue
         for name in names:
             found.setdefault(name, []).append(path.parent.name)
@@ -88,11 +87,7 @@ def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
     used = uses(output_dir)
     made = []
     for run in runs:
-        for path in sorted(run.path.glob("*.json")):
-            try:
-                read_json(path)
-            except (OSError, ValueError) as e:
-                _complain(str(e))
+        run.check()
         stats = [p.stat() for p in run.path.rglob("*") if p.is_file()] or [run.path.stat()]
         age = time.time() - max(s.st_mtime for s in stats)
         size = sum(s.st_size for s in stats)
@@ -117,7 +112,12 @@ def show_run(row: Row) -> None:
 
     run = row.run
     print(run.path)
-    print((run.path / "config.yaml").read_text() if (run.path / "config.yaml").exists() else "no settings yet")
+    try:
+        print(read_sealed(run.path / "config.yaml").decode().partition("\n")[2])
+    except FileNotFoundError:
+        print("no settings yet")
+    except ValueError:  # named already
+        print("its settings are damaged")
     failure = run.failure() if row.status == "failed" else None
     print(f"outcome: {row.shown_status}" + (f" ({failure['reason']})" if failure else ""))
     values, failures = read_metrics(run)
@@ -259,15 +259,18 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        status = _main(arguments().parse_args(argv))
+        args = arguments().parse_args(argv)
+        with damage_named("experiments.runs") as found:
+            status = call(args)
         sys.stdout.flush()
-        return status
+        return status or int(bool(found))
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _main(args: argparse.Namespace) -> int:
+def call(args: argparse.Namespace) -> int:
+    """Does what a command line says; returns the exit status."""
     if args.command == "list":
         show_list(args.output_dir)
         return 0

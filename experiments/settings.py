@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import seal
 from vae import config as vae_config
 from vae.config import Config, ConfigError, setting
 
@@ -94,11 +96,19 @@ def validate(config: Settings) -> None:
     vae_config.validate(config)
     if not config.output_dir:
         raise ConfigError("output_dir=: empty; allowed: a folder, such as . for the current one")
+    if "\0" in config.output_dir:
+        raise ConfigError("output_dir: contains a null character; allowed: a folder")
+    name = config.study.name
+    if name is not None and not (re.fullmatch(r"[^/\\\x00-\x1f]{1,60}", name) and name[0] != "."):
+        raise ConfigError(
+            f"study.name={name!r}: not the name of a folder; allowed: 1 to 60 characters without / and \\, "
+            "the first not a dot"
+        )
 
 
-def to_yaml(config: Settings) -> str:
-    """The text of a run's config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+def to_yaml(config: Settings) -> bytes:
+    """A run's config.yaml, with its checksum."""
+    return seal.sealed_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def read_settings(folder: Path) -> Settings:
@@ -109,7 +119,10 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / "config.yaml"
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(path)))
+        data = path.read_bytes()
+        seal.check(data)
+        own = OmegaConf.create(data.decode())
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), own))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
         reason = " ".join(str(e).split()[:30]) or type(e).__name__
         raise ConfigError(f"{path}: cannot be read ({reason})") from None

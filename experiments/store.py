@@ -1,4 +1,4 @@
-"""Run folders, and the only writer of files.
+"""Run folders, the only writer of files, and the reader that says which of them are damaged.
 
     outputs/runs/<readable>-<fingerprint>/
         config.yaml           the settings
@@ -12,20 +12,29 @@
         result.json           how training ended, written last: if it is there, the run is trained
         metrics/, *.npz, *.png    what experiments.evaluate computed from the model; may be deleted and recomputed
 
-Every file is written whole or not at all. What training wrote is never changed after result.json.
+Every file is written whole or not at all. What training wrote is never changed after result.json. Every file that is
+read back has a checksum: config.yaml and the JSON files carry their own (experiments/seal.py), that of the model and
+the history is in result.json, those of arrays are in metrics/. Whoever reads a damaged file goes on without it, and
+`damage_named` names it.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import functools
+import hashlib
 import os
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from errno import EISDIR
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
+import yaml
+
+from experiments import seal
 from experiments.locks import locked
 from vae.config import ConfigError
 
@@ -33,8 +42,12 @@ RESULT_VERSION = 2  # of a run's result.json
 MANIFEST_VERSION = 2  # of a report's sweep.json
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, even when the process or the machine dies in between."""
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all, even when the process or the machine dies in between.
+
+    Text becomes UTF-8; what is not text, as in the name of a file that is not UTF-8, becomes `?`.
+    """
+    data = data.encode(errors="replace") if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
@@ -56,37 +69,134 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def finite(value: Any) -> Any:
-    """The value with every float that is not finite as None, inside lists, tuples and dictionaries too."""
-    if isinstance(value, Mapping):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def write_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
+    """Writes an object as JSON with its checksum, whole or not at all; NaN and infinities become null."""
+    write_atomic(path, seal.sealed_json(value, sort_keys=sort_keys))
 
 
-def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
-    """Writes a value as JSON, whole or not at all; NaN and infinities become null."""
-    text = json.dumps(finite(value), indent=1, allow_nan=False, sort_keys=sort_keys)
-    write_atomic(path, (text + "\n").encode())
+# ---------------------------------------------------------------------------------------------- reading
+
+
+_listeners: list[dict[str, None]] = []
+
+
+@contextmanager
+def damage_named(command: str) -> Iterator[Mapping[str, None]]:
+    """Names on stderr, once and in one line, each damaged file that is met in the meantime.
+
+    Args:
+        command: what the lines begin with.
+
+    Yields:
+        The lines so far.
+    """
+    found = _Named(command)
+    _listeners.append(found)
+    try:
+        yield found
+    finally:
+        _listeners.remove(found)
+
+
+class _Named(dict[str, None]):
+    """The lines of `damage_named`; a new one is printed."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self.command = command
+
+    def __setitem__(self, line: str, value: None) -> None:
+        if line not in self:
+            print(f"{self.command}: {line}", file=sys.stderr)
+        super().__setitem__(line, value)
+
+
+def damaged(problem: object) -> None:
+    """Tells the innermost `damage_named` of a damaged file, in a line that begins with its path."""
+    if _listeners:
+        _listeners[-1][str(problem)] = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file of `write_json`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read; the message is one line that names the file.
+        ValueError: if it cannot be read or is not as it was written; the message is one line that names the file.
+    """
+    return seal.unsealed_json(read_sealed(path))
+
+
+def read_sound(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is none or it is damaged."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        damaged(e)
+        return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of `seal.sealed_text`; empty where there is none or it is damaged."""
+    try:
+        return yaml.load(read_sealed(path), yaml.CSafeLoader)
+    except FileNotFoundError:
+        return {}
+    except ValueError as e:
+        damaged(e)
+        return {}
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content of a file that carries its checksum.
+
+    Raises:
+        As read_json.
     """
     try:
-        content = json.loads(path.read_text())
+        data = path.read_bytes()
+        seal.check(data)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (OSError, ValueError) as e:
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(e).split())})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: cannot be read (not a JSON object)")
-    return content
+    except OSError as e:
+        raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    return data
+
+
+def check_file(path: Path, digest: str, record: Path) -> None:
+    """Compares a file with the checksum in a record that was written after it.
+
+    Hashing the models of 10,000 runs would take a minute. A file that is older than its record is therefore taken to be
+    the one that the record tells of; `load_run` hashes each model that it loads.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is another one; the message of both is one line that names the file.
+    """
+    try:
+        stat = path.stat()
+        if S_ISDIR(stat.st_mode):
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        if stat.st_mtime_ns <= record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: missing") from None
+    except OSError as e:
+        raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
+    raise ValueError(f"{path}: damaged: it does not fit its checksum in {record.name}")
+
+
+@functools.lru_cache(maxsize=20_000)
+def _digest(path: Path, changed: int, size: int) -> str:
+    """The SHA-256 of a file as it was at some time."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- runs
 
 
 class RunFolder:
@@ -104,9 +214,37 @@ class RunFolder:
         return self.path.name
 
     def result(self) -> dict[str, Any] | None:
-        """How training ended, or None while it has not: a damaged result.json counts as none."""
-        result = self.read("result.json")
-        return result if result and result.get("schema_version") == RESULT_VERSION else None
+        """How training ended, or None while it has not.
+
+        A result that is damaged, or whose model is missing or damaged, counts as none.
+        """
+        try:
+            return self.checked_result()
+        except FileNotFoundError:
+            return None
+        except ValueError as e:
+            damaged(f"{e}; the run counts as not finished")
+            return None
+
+    def checked_result(self) -> dict[str, Any]:
+        """How training ended.
+
+        Raises:
+            FileNotFoundError: if it has not.
+            ValueError: if the result or the model is damaged; the message is one line that names the file.
+        """
+        path = self.path / "result.json"
+        result = read_json(path)
+        if (version := result.get("schema_version")) != RESULT_VERSION:
+            raise ValueError(f"{path}: has schema_version {version}, this program reads {RESULT_VERSION}")
+        if (run := result.get("run")) != self.name:
+            raise ValueError(f"{path}: is the result of another run, {run}")
+        if result["model_sha256"] is not None:
+            try:
+                check_file(self.path / "model.safetensors", result["model_sha256"], path)
+            except FileNotFoundError as e:
+                raise ValueError(e) from None
+        return result
 
     def failure(self) -> dict[str, Any] | None:
         """Why the last attempt failed (`reason`, `traceback`, `time`), or None."""
@@ -120,10 +258,39 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The object in one of the folder's JSON files, or None where there is none or it is damaged."""
+        return read_sound(self.path / name)
+
+    def sound(self, name: str, record: str) -> bool:
+        """Whether a file is there and as one of the folder's JSON files tells in `files`."""
+        content = self.result() if record == "result.json" else self.read(record)
+        digest = (content or {}).get("files", {}).get(name)
+        if digest is None:
+            return False
         try:
-            return read_json(self.path / name)
-        except (FileNotFoundError, ValueError):
-            return None
+            check_file(self.path / name, digest, self.path / record)
+        except FileNotFoundError:
+            return False
+        except ValueError as e:
+            damaged(e)
+            return False
+        return True
+
+    def check(self) -> None:
+        """Reads whatever has a checksum, so that `damage_named` names what is damaged."""
+        metrics = sorted((self.path / "metrics").glob("*.json"))
+        records = [*sorted(self.path.glob("*.json")), *metrics]
+        for path in [path for path in (self.path / "config.yaml", *records) if path.name != "result.json"]:
+            try:
+                read_sealed(path)
+            except FileNotFoundError:
+                continue
+            except ValueError as e:
+                damaged(e)
+        history = self.path / "history.csv"
+        if self.result() is not None and not self.sound(history.name, "result.json") and not os.path.lexists(history):
+            damaged(f"{history}: missing")
+        for path in self.path.glob("*.npz"):
+            self.sound(path.name, f"metrics/{path.stem}.json")
 
     def locked(self) -> AbstractContextManager[bool]:
         """Holds the run for this process and thread; yields False at once if someone else has it."""
@@ -138,7 +305,12 @@ class RunFolder:
         if isinstance(data, Mapping):
             write_json(self.path / name, data)
         else:
-            write_atomic(self.path / name, data.encode() if isinstance(data, str) else data)
+            write_atomic(self.path / name, data)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json, last of all that training writes, with the checksum of the history."""
+        history = hashlib.sha256((self.path / "history.csv").read_bytes()).hexdigest()
+        self.write("result.json", {**result, "files": {"history.csv": history}})
 
     def remove_leftovers(self) -> None:
         """Removes temporary files of a process that was killed while it wrote; only for the holder of the lock."""

@@ -254,7 +254,7 @@ class Trainer:
         folder = run.folder
         folder.write("history.csv", history_csv(stack.history[k]))
         row = result(run, stack.epoch, None)
-        folder.write("result.json", row)
+        folder.write_result(row)
         folder.log(f"diverged in epoch {stack.epoch}")
         checkpoint.drop(folder)
         self.progress.note(f"diverged: {folder.name} in epoch {stack.epoch}")
@@ -267,7 +267,7 @@ class Trainer:
         folder.write("history.csv", history_csv(stack.history[k]))
         folder.write("provenance.json", run_provenance(run, stack.device) | times)
         row = result(run, stack.epoch, hashlib.sha256(packed).hexdigest())
-        folder.write("result.json", row)
+        folder.write_result(row)
         folder.log(f"finished: SSE {last['train_sse']:.4g}, KL {last['train_kl']:.4g} nats in the last epoch")
         checkpoint.drop(folder)
         return Outcome(run, row)

@@ -97,8 +97,8 @@ def rate(value: Interval) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it stands, in a table too: the only place where text from data is escaped for it."""
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(r"([\\|`*<>\[\]$])", r"\\\1", text)
+    text = "".join(c if c.isprintable() else "?" for c in re.sub(r"\s+", " ", text))
+    text = re.sub(r"([\\|`*<>\[\]$]|&(?=#?\w+;))", r"\\\1", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluate import DEFAULT_FAMILIES
-from experiments.store import MANIFEST_VERSION
+from experiments.seal import sealed_json
+from experiments.store import MANIFEST_VERSION, read_json
 from vae import theory
 
 SPECTRUM = (4.0 * 0.8 ** np.arange(64)).tolist()  # of 8x8 pictures
@@ -72,6 +73,8 @@ PROVENANCE: dict[str, Any] = {
     "train_seconds": 600.0,
     "stack_size": 10,
 }
+MODEL = b"no model"
+MODEL_SHA256 = hashlib.sha256(MODEL).hexdigest()
 Change = Callable[[dict[str, Any], dict[str, Any]], "dict[str, Any] | str | None"]
 
 
@@ -188,7 +191,7 @@ def fake_report(
     }
     folder = output_dir / "reports" / name
     folder.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps(manifest))
+    put(folder / "sweep.json", manifest)
     return folders
 
 
@@ -203,9 +206,9 @@ def fake_run(
 ) -> None:
     """Writes one run folder."""
     folder.mkdir(parents=True)
-    (folder / "provenance.json").write_text(json.dumps(PROVENANCE | {"seed": settings["seed"]}))
+    put(folder / "provenance.json", PROVENANCE | {"seed": settings["seed"]})
     if isinstance(content, str):
-        (folder / "failed.json").write_text(json.dumps({"reason": content}))
+        put(folder / "failed.json", {"reason": content})
     if not isinstance(content, dict):
         return
     ended = ("status", "diverged_epoch", "label_repeat_encoder", "label_repeat_decoder")
@@ -221,31 +224,52 @@ def fake_run(
         "input_dim": math.prod(data["image_shape"]),
         "z_dim": settings["z_dim.value"],
         "n_parameters": 1234,
-        "model_sha256": "0" * 64,
+        "model_sha256": MODEL_SHA256,
         **{key: content[key] for key in ended},
     }
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "model.safetensors").write_bytes(MODEL)
+    sse, kl = (float(content.get(key) or 0) for key in ("train_sse", "train_kl"))
+    lines = [f"{e},{sse + 9 / e},{kl * (1 - 0.5 / e)},1,1,1,0.001" for e in (1, 2, 3)] if history else []
+    fake_history(folder, ["epoch,train_sse,train_kl,train_loss,beta,x_var,lr", *lines], result)
     if content["status"] != "ok":
         return
     (folder / "metrics").mkdir()
     for family, version in versions().items():
         values = {k: v for k, v in content.items() if k not in ended and family_of(k) == family}
-        entry = {"family": family, "version": version, "model_sha256": "0" * 64, "values": values}
-        (folder / "metrics" / f"{family}.json").write_text(json.dumps(entry))
-    if history:
-        sse, kl = content["train_sse"], content["train_kl"]
-        lines = [f"{e},{sse + 9 / e},{kl * (1 - 0.5 / e)},1,1,1,0.001" for e in (1, 2, 3)]
-        (folder / "history.csv").write_text(
-            "\n".join(["epoch,train_sse,train_kl,train_loss,beta,x_var,lr", *lines]) + "\n"
-        )
+        entry = {"family": family, "version": version, "model_sha256": MODEL_SHA256, "values": values}
+        put(folder / "metrics" / f"{family}.json", entry)
     if pictures:
-        fake_pictures(folder / "pictures.npz", data)
+        fake_pictures(folder, data)
 
 
-def fake_pictures(path: Path, data: Mapping[str, Any] = DATA, labels: Sequence[str] | None = None) -> None:
-    """Writes a pictures.npz of random pixels."""
+def put(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file with its checksum, without waiting for the disk."""
+    path.write_bytes(sealed_json(content))
+
+
+def change(path: Path, **entries: Any) -> None:
+    """Changes entries of a JSON file, and its checksum with them."""
+    put(path, read_json(path) | entries)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fake_history(folder: Path, lines: Sequence[str], result: Mapping[str, Any] | None = None) -> None:
+    """Writes a run's history.csv, and the result.json that tells of it: as it is, or this one."""
+    path = folder / "history.csv"
+    path.write_text("\n".join(lines) + "\n")
+    put(folder / "result.json", {**(result or read_json(folder / "result.json")), "files": {path.name: sha256(path)}})
+
+
+def fake_pictures(folder: Path, data: Mapping[str, Any] = DATA, labels: Sequence[str] | None = None) -> None:
+    """Writes a run's pictures.npz of random pixels, and the metrics/pictures.json that tells of it."""
     names = list(labels or map(str, range(data["n_classes"])))
     rng, shape = np.random.default_rng(0), tuple(data["image_shape"])
     some = rng.integers(0, 256, (20, *shape), dtype=np.uint8)
     samples = rng.integers(0, 256, (len(names), 10, *shape), dtype=np.uint8)
+    path = folder / "pictures.npz"
     np.savez(path, samples=samples, sample_labels=np.array(names), inputs=some, reconstructions=some[::-1])
+    record = {"family": "pictures", "version": versions()["pictures"], "model_sha256": MODEL_SHA256, "values": {}}
+    put(folder / "metrics/pictures.json", record | {"files": {path.name: sha256(path)}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 
 from experiments import advice
 from experiments.frame import read
-from tests.fakes import DATA, fake_report
+from experiments.store import read_json
+from tests.fakes import DATA, fake_report, put
 
 # x_var -> (SSE, sample FFD). SSE of a zero image is 31, of the mean image 21.
 KNEE = {1: (16.0, 2.0), 0.1: (8.5, 2.5), 0.01: (8.0, 8.0)}
@@ -235,12 +235,12 @@ def test_each_dataset_has_its_own_advice(tmp_path: Path):
     params = {"x_var.value": list(KNEE), "seed": [0, 1, 2, 3]}
     fake_report(tmp_path, params=params, change=lambda s, row: row | scores(*KNEE[s["x_var.value"]]))
     path = tmp_path / "reports" / "trial" / "sweep.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
     manifest["datasets"]["e" * 64] = DATA | {"name": "other"}
     for run in manifest["runs"]:
         if run["settings"]["seed"] > 1:
             run["dataset_hash"] = "e" * 64
-    path.write_text(json.dumps(manifest))
+    put(path, manifest)
     advices = advice.advise(read("trial", tmp_path))
     assert [found.dataset for found in advices] == ["synthetic", "other"]
     assert [value(found, found.pick) for found in advices] == [0.1, 0.1]

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import stopping
+
 RUN_PY = Path(__file__).parent.parent / "run.py"
 CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is trained on them
 FOLDER = "a folder with train/<class>/* and test/<class>/*, or with <class>/*, or with pictures"
@@ -113,6 +115,43 @@ CASES = [
     ("-m x_var=1,-0.1 seed=0,1", "x_var.value=-0.1: out of range; allowed: a number > 0"),
     ("-m trainer.epochs=1,abc", "trainer.epochs=abc: wrong type; allowed: a whole number >= 1"),
     ("sweep trainer.lr=0", "trainer.lr=0.0: out of range; allowed: a number > 0 and <= 10"),
+    ("-m seed=range(0)", "seed=range(0): 0 values; allowed: 1 to 100,000"),
+    ("-m seed=range(5,1)", "seed=range(5,1): 0 values; allowed: 1 to 100,000"),
+    ("-m seed=range(nan)", "seed=range(nan): not a range; allowed: range(start, stop, step) of numbers"),
+    ("-m seed=range(0,10,0)", "seed=range(0,10,0): not a range; allowed: range(start, stop, step) of numbers"),
+    ("-m seed=glob(*)", "seed=glob(*): 0 values; allowed: 1 to 100,000"),
+    ("-m experiment=glob(*)", f"experiment=glob(*): several experiments; allowed: one of {EXPERIMENTS}"),
+    (
+        "-m seed=range(0,1000000000000)",
+        "seed=range(0,1000000000000): 1,000,000,000,000 values; allowed: 1 to 100,000",
+    ),
+    (
+        "-m seed=range(0,1000) trainer.batch_size=range(1,102)",
+        "seed=range(0,1000) trainer.batch_size=range(1,102): a sweep of 101,000 runs; allowed: at most 100,000",
+    ),
+    # values of the wrong form
+    ("x_var=[0.1]", "x_var=[0.1]: not an option; allowed: fixed, learned, or a number"),
+    ("model.hidden=[[4]]", "model.hidden=[[4]]: wrong type; allowed: a list of whole numbers, each >= 1"),
+    ("x_var=1e300", "x_var.value=1e+300: out of range; allowed: a number > 0, at most 1e+30"),
+    ("beta=1e-300", "beta.value=1e-300: out of range; allowed: a number > 0, at least 1e-30"),
+    (f"z_dim={2**70}", f"z_dim.value={2**70}: out of range; allowed: a whole number >= 1, at most 2.147e+09"),
+    # names of folders
+    ("study.name=../x", "study.name='../x': not the name of a folder; allowed: 1 to 60 characters without / and"),
+    ("-m study.name=a/b seed=0,1", "study.name='a/b': not the name of a folder; allowed: 1 to 60 characters"),
+    (f"study.name={'x' * 61}", f"study.name='{'x' * 61}': not the name of a folder"),
+    ("hydra.run.dir=/proc/x", "hydra.run.dir=/proc/x: leads out of "),
+    ("-m seed=0,1 hydra.sweep.dir=../x", "hydra.sweep.dir=../x: leads out of "),
+    ("-m seed=0,1 hydra.sweep.subdir=../../x", "hydra.run.dir=.: leads out of "),
+    # what has no effect
+    ("~trainer", "~trainer: a setting cannot be removed; allowed: name=value"),
+    ("-- x_var=1", "--: does nothing; allowed: name=value and the flags"),
+    ("--package x", "--package x: does nothing on its own; allowed: with --cfg"),
+    # Hydra's own settings
+    (
+        "-m hydra.sweeper._target_=foo",
+        "-m hydra.sweeper._target_=foo: cannot be read (RuntimeError: Invalid plugin 'foo'",
+    ),
+    ("hydra.job_logging.root=5", "hydra.job_logging.root=5: cannot be read (ValueError: Unable to configure root"),
     # what cannot be read
     ("seed=0 seed=1", "seed=0: seed is given more than once; allowed: once"),
     ("x_var=1 x_var.value=2", "x_var.value=1: x_var.value is given more than once; allowed: once"),
@@ -299,7 +338,7 @@ def test_in_a_process_of_its_own(here: Path, command: str, line: str) -> None:
     assert contents(here) == before
 
 
-def test_ctrl_c(here: Path) -> None:
+def test_ctrl_c_in_training(here: Path) -> None:
     command = [sys.executable, RUN_PY, "trainer.epochs=100000", "model.hidden=[8]", "trainer.threads=1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -311,3 +350,39 @@ def test_ctrl_c(here: Path) -> None:
     assert err.splitlines()[-1] == "run.py: stopped; the same command continues from here"
     assert not re.search(r"Traceback|Error", err)
     assert list(here.glob("outputs/runs/*/checkpoint.pt"))
+
+
+@pytest.mark.parametrize("moment", ["hydra", "omegaconf", "experiments.launch.grid", "torch", "torch.nn", "pandas"])
+def test_ctrl_c_at_any_moment(here: Path, moment: str) -> None:
+    """While a module is imported that the composing of settings, the training or the report needs."""
+    program = f"""
+import os, runpy, signal, sys, time
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, {str(RUN_PY.parent)!r})
+sys.argv = [{str(RUN_PY)!r}, "-m", "x_var=1,0.1", "trainer.epochs=1"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "run.py: stopped; the same command continues from here\n"
+    assert time.monotonic() - begun < 20
+
+
+def test_ctrl_c_says_what_it_waits_for(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.1)
+    for patience, lines in ((0.0, 0), (0.5, 1)):
+        with stopping.after_writing("run.py"):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(patience)
+        err = capfd.readouterr().err
+        assert (
+            err.count("run.py: stopping; the checkpoint, evaluation or report in progress is finished first") == lines
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
         ("dataset=a.npz,b.npz", "dataset=npz dataset.root='a.npz','b.npz'"),
         ("dataset=tests", "dataset=image_folder dataset.root='tests'"),  # a folder that exists
         ("dataset=it's/here", r"dataset=image_folder dataset.root='it\'s/here'"),
-        ("trainer.epochs=3 +x.y=1 ~x_var", "trainer.epochs=3 +x.y=1 ~x_var"),
+        ("trainer.epochs=3 +x.y=1 ~hydra.x", "trainer.epochs=3 +x.y=1 ~hydra.x"),
         ("lr=0.01,0.1 hidden=[8] ratio=2", "trainer.lr=0.01,0.1 model.hidden=[8] z_dim.ratio=2"),
         ("epochs=3 name=x", "epochs=3 name=x"),  # of several groups
         ("-m xvar seed=0,1 --info config", "-m --info config experiment=xvar seed=0,1"),
@@ -54,7 +54,18 @@ def test_short_forms(command: str, rewritten: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["x_var=learned,0.1", "x_var=null", "model=5", "experiment=a,b", "seed=0 seed=0", "-x"]
+    "command",
+    [
+        "x_var=learned,0.1",
+        "x_var=null",
+        "model=5",
+        "experiment=a,b",
+        "seed=0 seed=0",
+        "-x",
+        "~x_var",
+        "--",
+        "--package x",
+    ],
 )
 def test_what_is_refused(command: str) -> None:
     with pytest.raises(ConfigError, match=r"; allowed: "):

@@ -19,7 +19,7 @@ from experiments import collect
 from experiments.findings import findings, survivors
 from experiments.frame import read
 from experiments.report import build, tables
-from tests.fakes import DATA, PROVENANCE, fake_report
+from tests.fakes import DATA, change, fake_report
 from tests.snapshots import check
 from vae import theory
 
@@ -184,7 +184,7 @@ def test_differing_provenance_is_a_warning(tmp_path: Path):
     collected(tmp_path)
     details = tmp_path / "reports" / "trial" / "details.md"
     assert "**Warning:**" not in details.read_text()
-    (folders[0] / "provenance.json").write_text(json.dumps(PROVENANCE | {"threads": 7}))
+    change(folders[0] / "provenance.json", threads=7)
     collected(tmp_path)
     assert "differ in threads: 7 (1 run); 2 (1 run)" in details.read_text()
     (folders[1] / "provenance.json").write_text("{")

@@ -101,7 +101,7 @@ def test_settings_come_back_from_a_run_folder_with_the_place_that_it_lies_in(tmp
     folder = tmp_path / "moved" / "runs" / "a"
     folder.mkdir(parents=True)
     config = tiny_config(beta__kind="warmup", beta__epochs=1.0, model__logvar_max=4.0, output_dir="elsewhere")
-    (folder / "config.yaml").write_text(to_yaml(config))
+    (folder / "config.yaml").write_bytes(to_yaml(config))
     config.output_dir = str(tmp_path / "moved")
     assert read_settings(folder) == config
 

@@ -1,7 +1,6 @@
 """Metrics computed from trained runs: what is missing or outdated, byte for byte the same, each failure for itself."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from experiments import evaluate as evaluation
 from experiments import plan as planning
 from experiments.evaluate import evaluate, main, missing, read_metrics
-from experiments.store import RunFolder, all_runs
+from experiments.store import RunFolder, all_runs, read_json, write_json
 from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
 from vae.metrics import DEFAULT_FAMILIES, FAMILIES, Result, Subject
@@ -53,7 +52,7 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
 
 
 def record(folder: RunFolder, family: str) -> dict[str, Any]:
-    return json.loads((folder.path / f"metrics/{family}.json").read_text())
+    return read_json(folder.path / f"metrics/{family}.json")
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, family: str, wrong: Callable[[Subject], bool]) -> None:
@@ -148,7 +147,7 @@ def test_lost_arrays_are_computed_again(runs: list[RunFolder]):
 
 
 def test_what_is_not_trained_or_diverged_is_left_alone(runs: list[RunFolder]):
-    result = json.loads((runs[0].path / "result.json").read_text())
+    result = read_json(runs[0].path / "result.json")
     runs[0].write("result.json", {**result, "status": "diverged", "model_sha256": None})
     (runs[1].path / "result.json").unlink()
     evaluate(runs[:2], progress=False)
@@ -205,7 +204,7 @@ def test_validation_images_have_columns_of_their_own(tmp_path: Path, monkeypatch
 def test_the_command(runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     out = runs[0].path.parent.parent
     (out / "reports/mine").mkdir(parents=True)
-    (out / "reports/mine/sweep.json").write_text(json.dumps({"runs": [{"run": run.name} for run in runs[:2]]}))
+    write_json(out / "reports/mine/sweep.json", {"runs": [{"run": run.name} for run in runs[:2]]})
     where = ["--output-dir", str(out), "--family", "theory"]
     assert main(["mine", *where]) == 0
     assert [run.name for run in runs if not missing(run, ["theory"])] == [run.name for run in runs[:2]]

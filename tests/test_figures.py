@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import DATA, fake_pictures, fake_report
+from fakes import DATA, fake_history, fake_pictures, fake_report, put, sha256
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -257,7 +257,7 @@ def test_deaths_need_some_failure(tmp_path: Path):
 def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Figure]):
     folders = fake_report(tmp_path, params={"seed": [0, 1]})
     for folder, rows in zip(folders, (["1,10,1", "2,8,2", "3,7,3"], ["1,20,3", "2,10,4"]), strict=True):
-        (folder / "history.csv").write_text("\n".join(["epoch,train_sse,train_kl", *rows]) + "\n")
+        fake_history(folder, ["epoch,train_sse,train_kl", *rows])
     figures.learning(read("trial", tmp_path))
     kl, sse = (np.array(ax.lines[0].get_data()) for ax in canvases[0].axes)
     assert np.array_equal(kl, [[1, 2], [2, 3]])
@@ -331,16 +331,20 @@ def test_images_are_enlarged_and_stand_in_their_rows(channels: int):
 def test_classes_may_have_any_name(tmp_path: Path):
     folders = fake_report(tmp_path, params={"seed": [0]}, pictures=True)
     names = ["$^$", "漢字", "", "a\nb", "a very long name of a class indeed", "\\", "_", "{", "%", "é"]
-    fake_pictures(folders[0] / "pictures.npz", labels=names)
+    fake_pictures(folders[0], labels=names)
     checked(figures.samples(read("trial", tmp_path)))
 
 
 def test_a_gallery_is_read_from_its_arrays(tmp_path: Path):
     sheet = Sheet(np.zeros((2, 3, 1, 8, 8), np.uint8), ["a", "b"], note="zeros")
-    np.savez(tmp_path / "gallery.npz", **sheet.arrays("traversals"))  # type: ignore[arg-type]
+    path = tmp_path / "gallery.npz"
+    np.savez(path, **sheet.arrays("traversals"))  # type: ignore[arg-type]
+    (tmp_path / "metrics").mkdir()
+    put(tmp_path / "metrics" / "gallery.json", {"files": {path.name: sha256(path)}})
     drawn = gallery({"path": str(tmp_path), "seed": 3}, "x_var 1")
     assert list(drawn) == ["traversals.png"]
-    figure = drawn["traversals.png"]
+    figure = drawn["traversals.png"]()
+    assert figure is not None
     assert "x_var 1, seed 3" in say("figure_captions.md.j2", figure.kind, figure.values)
     with Image.open(io.BytesIO(figure.png)) as image:
         assert image.size == sheet.draw().size

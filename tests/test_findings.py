@@ -12,7 +12,7 @@ from scipy import stats
 from experiments.findings import Findings, asked, findings, survivors
 from experiments.frame import read
 from experiments.statistics import rate_difference, wilson_interval
-from tests.fakes import fake_report
+from tests.fakes import change, fake_report
 
 DEAD = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
 SCORES = {"judge": "j", "judge_accuracy": 0.97, "sample_ffd": 3.0, "reconstruction_ffd": 2.5, "real_ffd": 0.5}
@@ -173,8 +173,5 @@ def test_one_seed_makes_no_claims(tmp_path: Path):
 def test_runs_that_could_not_be_evaluated_are_counted_by_reason(tmp_path: Path):
     for folder in fake_report(tmp_path, params={"seed": [0, 1]}):
         path = folder / "metrics" / "posterior.json"
-        path.write_text(
-            '{"family": "posterior", "version": 1, "model_sha256": "' + "0" * 64 + '",'
-            ' "failure": {"reason": "RuntimeError: no", "traceback": ""}}'
-        )
+        change(path, failure={"reason": "RuntimeError: no", "traceback": ""})
     assert findings(read("trial", tmp_path)).evaluation == [("posterior", "RuntimeError: no", 2)]

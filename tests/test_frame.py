@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import experiments
 from experiments import frame
 from experiments.frame import ReportError, read
 from experiments.report.build import collect
-from tests.fakes import SPECTRUM, WITHIN, fake_report
+from tests.fakes import SPECTRUM, WITHIN, change, fake_report, put
 from vae import theory
 
 
@@ -87,16 +86,14 @@ def test_a_run_that_cannot_be_used_keeps_its_settings_and_has_a_reason(tmp_path:
     (folders[0] / "result.json").write_text("{")
     runs = read("trial", tmp_path).runs
     assert runs["outcome"].iloc[0] == "failed"
-    assert "result.json" in runs["reason"].iloc[0]
+    assert runs["reason"].iloc[0] == "its result or its model is damaged or missing"
 
 
 def test_the_reason_why_a_run_was_not_evaluated_is_its_own(tmp_path: Path):
     folders = fake_report(tmp_path, params={"seed": [0, 1]})
     for family in ("reconstruction", "generation"):
         path = folders[0] / "metrics" / f"{family}.json"
-        content = json.loads(path.read_text())
-        del content["values"]
-        path.write_text(json.dumps(content | {"failure": {"reason": f"ValueError: no {family}", "traceback": ""}}))
+        change(path, failure={"reason": f"ValueError: no {family}", "traceback": ""})
     runs = read("trial", tmp_path).runs
     assert runs["outcome"].tolist() == ["failed", "ok"]
     assert runs["reason"].iloc[0] == "ValueError: no reconstruction"
@@ -187,16 +184,32 @@ def test_a_name_without_a_report_is_one_line_with_the_nearest(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a usable manifest"),
-        ("[]", "not a usable manifest"),
-        ('{"manifest_version": 1}', "has manifest_version 1, this program reads 2"),
+        ("{", "has no checksum"),
+        ("[]", "has no checksum"),
+        ({}, "has manifest_version None, this program reads 2"),
+        ({"manifest_version": 1}, "has manifest_version 1, this program reads 2"),
+        ({"manifest_version": 2}, r"not a usable manifest \(KeyError: 'study'\)"),
+        ({"swept": 5}, "not a usable manifest .*swept is not a list"),
+        ({"runs": []}, "names no runs"),
+        ({"runs": 5}, "not a usable manifest .*runs is not a list"),
+        ({"runs": [{"run": "../elsewhere"}]}, r"not a usable manifest .*\.\./elsewhere is not the name of a run"),
+        ({"runs": [{"run": "a", "settings": 3}]}, "not a usable manifest"),
+        ({"datasets": {}}, "not a usable manifest"),
     ],
 )
-def test_a_manifest_that_cannot_be_used_is_one_line(tmp_path: Path, content: str, message: str):
+def test_a_manifest_that_cannot_be_used_is_one_line(tmp_path: Path, content: Any, message: str):
     fake_report(tmp_path, params={"seed": [0]})
-    (tmp_path / "reports/trial/sweep.json").write_text(content)
-    with pytest.raises(ReportError, match=message):
+    path = tmp_path / "reports/trial/sweep.json"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif "manifest_version" in content or not content:
+        put(path, content)
+    else:
+        change(path, **content)
+    with pytest.raises(ReportError, match=message) as e:
         read("trial", tmp_path)
+    assert str(e.value).startswith(f"{path}: ")
+    assert "\n" not in str(e.value)
 
 
 def test_runs_are_read_without_torch(tmp_path: Path):

@@ -1,12 +1,12 @@
 """What a sweep writes down about its runs before it trains them."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from experiments.manifest import manifest, write_manifest
 from experiments.plan import plan
+from experiments.store import read_json
 from tests.conftest import Configs
 
 
@@ -33,7 +33,7 @@ def test_the_same_run_is_listed_once_and_its_data_are_described(configs: Configs
     content = manifest(runs, ["label_repeat.value"], "name")
     assert len(content["runs"]) == 1
     write_manifest(content, tmp_path / "outputs")
-    read = json.loads((tmp_path / "outputs" / "reports" / "name" / "sweep.json").read_text())
+    read = read_json(tmp_path / "outputs" / "reports" / "name" / "sweep.json")
     assert read == content
     ((content_hash, data),) = read["datasets"].items()
     assert content_hash == read["runs"][0]["dataset_hash"]

@@ -1,6 +1,5 @@
 """The command that lists, shows, trains and removes runs."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from experiments import plan as planning
 from experiments import runs
 from experiments.plan import plan
 from experiments.settings import to_yaml
-from experiments.store import RunFolder
+from experiments.store import RESULT_VERSION, RunFolder, write_json
 from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
 
@@ -34,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, toy: ImageData) -> Path:
     planned[2].folder.write("failed.json", {"reason": "RuntimeError: no luck"})
     report = folder / "reports" / "xvar"
     report.mkdir(parents=True)
-    (report / "sweep.json").write_text(json.dumps({"runs": [{"run": planned[0].folder.name}]}))
+    write_json(report / "sweep.json", {"runs": [{"run": planned[0].folder.name}]})
     return folder
 
 
@@ -142,7 +141,8 @@ def test_a_run_that_finishes_while_the_prompt_waits_survives(
     _, _, failed, missing = names(outputs)
 
     def finish(question: str) -> str:
-        (outputs / "runs" / missing / "result.json").write_text('{"schema_version": 2, "status": "ok"}')
+        result = {"schema_version": RESULT_VERSION, "status": "ok", "run": missing, "model_sha256": None}
+        write_json(outputs / "runs" / missing / "result.json", result)
         return "y"
 
     monkeypatch.setattr("builtins.input", finish)

@@ -26,7 +26,7 @@ from experiments.plan import plan
 from experiments.report.build import collect
 from experiments.search_findings import Search, confirmation
 from experiments.settings import Settings, result_settings
-from experiments.store import write_json
+from experiments.store import read_json, write_json
 from tests.conftest import composed, run_all, tiny_config
 from vae.config import ConfigError
 from vae.data import ImageData
@@ -69,14 +69,14 @@ def numbers(config: Settings) -> dict[str, float]:
 def pretend(folder: Path, template: Path, config: Settings, diverged: bool) -> None:
     """Makes a run's folder from that of another, as if training with these settings had ended in `numbers`."""
     shutil.copytree(template, folder)
-    result = json.loads((folder / "result.json").read_text())
+    result = read_json(folder / "result.json")
     result |= {"settings": result_settings(config), "run": folder.name}
     if diverged:
         result |= {"status": "diverged", "diverged_epoch": 1, "model_sha256": None}
     write_json(folder / "result.json", result)
     for name, value in numbers(config).items():
         path = folder / f"metrics/{METRICS[name].family}.json"
-        content = json.loads(path.read_text())
+        content = read_json(path)
         content["values"][name] = value
         write_json(path, content)
 

@@ -17,7 +17,8 @@ from experiments.report import build
 from experiments.search_findings import Search, confirmation
 from experiments.site import build as site
 from experiments.site.cards import user_cards
-from tests.fakes import fake_report
+from experiments.store import read_json
+from tests.fakes import fake_report, put
 from tests.snapshots import check
 
 # x_var -> (SSE, sample FFD)
@@ -35,14 +36,14 @@ def searched(
     study = {"name": "search", "title": "A search", "question": "Which x_var?"}
     fake_report(tmp_path, params={"x_var.value": list(POINTS)}, change=change, study=study)
     path = tmp_path / "reports" / "trial" / "sweep.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
     manifest["search"] = {
         "objectives": objectives,
         "constraints": [dict(zip(("column", "sign", "limit"), c, strict=True)) for c in constraints],
         "trials": [row["run"] for row in manifest["runs"]],
         "space": {"x_var.value": "0.01 to 1, logarithmic"},
     }
-    path.write_text(json.dumps(manifest))
+    put(path, manifest)
     return Search(read("trial", tmp_path))
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import DATA, FIXED, PROVENANCE, fake_pictures, fake_report, fake_run, row_of
+from fakes import DATA, FIXED, PROVENANCE, change, fake_pictures, fake_report, fake_run, put, row_of
 from PIL import Image
 
 from experiments import browse
 from experiments.frame import read
 from experiments.site import build, cards
 from experiments.site.data import columns, read_entries, run_data, table_data
+from experiments.store import RunFolder, read_json
 from vae import theory
 
 NASTY = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>&amp; \"{{ 7*7 }}\""
@@ -67,7 +68,7 @@ def write_report(folder: Path, text: str = REPORT, **summary: str) -> None:
     Image.new("RGB", (400, 300), "white").save(folder / "figures" / "main.png")
     (folder / "report.md").write_text(text)
     (folder / "details.md").write_text("# Details\n\n## Likelihood\n\nmore\n")
-    (folder / "summary.json").write_text(json.dumps(summary))
+    put(folder / "summary.json", summary)
 
 
 def make_site(tmp_path: Path) -> list[Path]:
@@ -83,8 +84,7 @@ def make_site(tmp_path: Path) -> list[Path]:
     settings = {**FIXED, "x_var.value": 0.5}
     stray = tmp_path / "runs" / STRAY
     fake_run(stray, settings, row_of(settings, DATA))
-    result = json.loads((stray / "result.json").read_text())
-    (stray / "result.json").write_text(json.dumps(result | {"dataset_hash": "e" * 64}))
+    change(stray / "result.json", dataset_hash="e" * 64)
     (stray / "history.csv").write_text("not,a\nhistory\n")
     draw_pictures([*folders, stray])
     write_report(tmp_path / "reports" / "trial", title=f"A trial {NASTY}", answer=f"It works. {NASTY}")
@@ -120,8 +120,7 @@ def test_only_what_changed_is_written_again_and_nothing_in_the_runs(tmp_path: Pa
     assert stamps(tmp_path / "runs") == runs
 
     metrics = folders[0] / "metrics" / "reconstruction.json"
-    entry = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps(entry | {"values": entry["values"] | {"test_sse": 3.21}}))
+    change(metrics, values=read_json(metrics)["values"] | {"test_sse": 3.21})
     draw_pictures(folders[1:2])
     shutil.rmtree(folders[2])
     build.write(tmp_path)
@@ -219,10 +218,11 @@ def test_the_newest_experiment_is_first(tmp_path: Path):
 
 
 def test_a_strip_has_one_sample_of_each_class_first(tmp_path: Path):
-    fake_pictures(tmp_path / "pictures.npz")
+    (tmp_path / "metrics").mkdir()
+    fake_pictures(tmp_path)
     with np.load(tmp_path / "pictures.npz") as arrays:
         samples = arrays["samples"]  # (classes, N, 1, 8, 8)
-    (tmp_path / "strip.png").write_bytes(cards.strip(tmp_path / "pictures.npz"))
+    (tmp_path / "strip.png").write_bytes(cards.strip(RunFolder(tmp_path)))
     drawn = np.asarray(Image.open(tmp_path / "strip.png"))
     assert drawn.shape == (16, 40)
     np.testing.assert_array_equal(drawn[8:, 16:24], samples[7, 0, 0])  # the third of the second row

@@ -63,12 +63,12 @@ def train(output_dir: str, n_runs: int, slow: float, size_limit: int) -> None:
 
 
 def train_with_few_files(output_dir: str) -> None:
-    """Trains 300 runs as one stack in this process, which may have 128 files open."""
+    """Trains 300 runs as one stack in this process, which may have 64 files open."""
     from experiments import plan
     from experiments.progress import Progress
     from experiments.runner import execute
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     os.fsync = lambda descriptor: None
     toy = make_data(n_train=32, n_test=8)
     plan.load_data = lambda dataset: toy

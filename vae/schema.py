@@ -45,6 +45,9 @@ def setting(
     return field(default=default, metadata=meta)
 
 
+LARGEST_INT = 2**31 - 1  # where no bound is given
+LARGEST_FLOAT = 1e30  # its square and its inverse are numbers in float64, and itself and its inverse in float32
+
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 TYPES |= {"list[int]": "a list of whole numbers, each"}
 
@@ -105,6 +108,8 @@ def check(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{shown}={value}: not an option; allowed: {allowed(meta)}")
     numbers = value if isinstance(value, list) else [value]
+    if meta["type"].startswith("list[int]") and not all(type(x) is int for x in numbers):
+        raise ConfigError(f"{name}={value}: wrong type; allowed: {allowed(meta)}")
     for x in numbers:
         if isinstance(x, bool) or not isinstance(x, int | float):
             continue
@@ -114,7 +119,10 @@ def check(name: str, value: Any, meta: Mapping[str, Any], group: Any) -> None:
             and (meta["ge"] is None or x >= meta["ge"])
             and (meta["le"] is None or x <= meta["le"])
         )
-        if not good:
-            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}")
+        most = meta["le"] or (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT)
+        if not good or abs(x) > most or 0 < abs(x) < 1 / LARGEST_FLOAT:
+            bounds = "" if meta["le"] or not good else f", at most {most:.4g}"
+            bounds = f", at least {1 / LARGEST_FLOAT:.4g}" if good and abs(x) < 1 else bounds
+            raise ConfigError(f"{name}={value}: out of range; allowed: {allowed(meta)}{bounds}")
     if isinstance(value, list) and not value and meta["kinds"]:
         raise ConfigError(f"{name}=[]: empty; allowed: {allowed(meta)}")

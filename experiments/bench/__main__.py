@@ -39,7 +39,7 @@ def write(output_dir: str | Path, repetitions: int) -> Path:
     )
     folder = reports_dir(output_dir) / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "report.md", text.encode())
+    write_atomic(folder / "report.md", text)
     met = sum(row.met != "no" for row in rows)
     write_json(folder / "summary.json", {"title": "Speed", "answer": f"{met} of {len(rows)} goals are met."})
     return folder / "report.md"

@@ -11,11 +11,13 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
 import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,11 +29,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from experiments import stopping
 from experiments.settings import Settings, validate
+from experiments.store import damage_named
 from vae import config as vae_config
 from vae.config import ConfigError
 from vae.schema import allowed
@@ -41,7 +46,7 @@ CONF = Path(__file__).parent.parent.parent / "conf"
 OPEN = re.compile(r"optimizer\.(?!kind$)|model\.(en|de)coder\.|(dataset|likelihood|prior|objective)\.part\.")
 VALUE_GROUPS = ("z_dim", "beta", "x_var", "label_repeat")  # groups whose main field is `value`
 SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'")
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
+USAGE, FAILURE = 2, 1  # exit statuses
 
 
 class Stop(BaseException):
@@ -118,15 +123,57 @@ def typed(cfg: DictConfig) -> Settings:
         ConfigError: for a setting that cannot be used.
         OmegaConfBaseException: for one that does not exist or is of another type.
     """
-    own = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), own))
+    config = unchecked(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    checked(config)
+    return config
+
+
+def unchecked(own: DictConfig) -> Settings:
+    """The settings as dataclasses.
+
+    Args:
+        own: without Hydra's own.
+
+    Raises:
+        OmegaConfBaseException: for one that does not exist or is of another type.
+    """
+    plain = OmegaConf.to_container(own, resolve=True)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), plain))
     assert isinstance(config, Settings)
+    return config
+
+
+def checked(config: Settings) -> None:
+    """Checks everything that needs no data.
+
+    Raises:
+        ConfigError: for a setting that cannot be used.
+    """
     validate(config)
     where = Path(config.output_dir).absolute()
     there = next(folder for folder in (where, *where.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise ConfigError(f"output_dir={config.output_dir}: cannot write to {there}; allowed: a folder of yours")
-    return config
+
+
+class Folders(Callback):
+    """Leaves the program before Hydra makes a folder of its own outside `output_dir`."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        for key in ("hydra.run.dir", "hydra.sweep.dir") if config.output_dir else ():  # that it is empty is said later
+            self._check(config, key)
+
+    on_multirun_start = on_run_start
+
+    def _check(self, config: DictConfig, key: str) -> None:
+        try:
+            root, folder = (Path(str(OmegaConf.select(config, name))).resolve() for name in ("output_dir", key))
+            names = [OmegaConf.select(config, name) for name in ("hydra.sweep.subdir", "hydra.output_subdir")]
+        except (OmegaConfBaseException, OSError, ValueError) as e:
+            raise Stop(f"{key}: cannot be read ({' '.join(str(e).split())})", USAGE) from e
+        inside = folder.is_relative_to(root) or (key == "hydra.run.dir" and folder == Path.cwd())
+        if not inside or any({"..", "/"} & set(Path(str(name)).parts) for name in names):
+            raise Stop(f"{key}={OmegaConf.select(config, key)}: leads out of {root}; allowed: a folder in it", USAGE)
 
 
 def check(cfg: DictConfig) -> None:
@@ -161,6 +208,8 @@ def rewrite_override(text: str) -> list[str]:
     if re.fullmatch(r"[\w-]+", text):
         return [f"experiment={text}"]
     key, _, value = text.partition("=")
+    if key.startswith("~") and not key.startswith("~hydra"):
+        raise ConfigError(f"{text}: a setting cannot be removed; allowed: name=value")
     if OPEN.match(key):
         return [f"++{text}"]
     if key == "dataset" and any(map(_is_path, value.split(","))):
@@ -176,14 +225,15 @@ def rewrite_override(text: str) -> list[str]:
             values = list(parsed.list)
         else:
             values = [parsed.start if isinstance(parsed, RangeSweep | IntervalSweep) else parsed]
-        if key == "experiment" and len(values) > 1:
+        if key == "experiment" and (len(values) > 1 or not isinstance(parsed, str | None)):
             raise ConfigError(f"{text}: several experiments; allowed: one of {', '.join(options(key))}")
         numbers = [_is_number(v) for v in values]
         if key in VALUE_GROUPS and any(numbers):
             if all(numbers):
                 return [f"{key}.value={value}"]
             raise ConfigError(f"{text}: words and numbers mixed; allowed: numbers, or {', '.join(options(key))}")
-        if any(_is_number(v) or v is None or v == "" for v in values):
+        words = [word for v in values for word in (v if isinstance(v, list) else [v])]
+        if any(_is_number(w) or w is None or w == "" or isinstance(w, list) for w in words):
             raise ConfigError(f"{text}: not an option; allowed: {_allowed_options(key)}")
     elif key not in known_settings() and len(names := full_names(key)) == 1:
         return [f"{names[0]}={value}"]
@@ -199,7 +249,11 @@ def rewrite(argv: Sequence[str]) -> list[str]:
     """
     parser = get_args_parser()
     parser.error = _refuse
+    if "--" in argv:
+        raise ConfigError("--: does nothing; allowed: name=value and the flags of python run.py --hydra-help")
     args = parser.parse_intermixed_args(list(argv))
+    if args.package is not None and args.cfg is None:
+        raise ConfigError(f"--package {args.package}: does nothing on its own; allowed: with --cfg")
     flags = [arg for arg in argv if arg not in args.overrides]
     if args.shell_completion:
         return list(argv)
@@ -309,21 +363,37 @@ def _cause(error: BaseException, argv: Sequence[str]) -> BaseException:
 
 
 def _line_and_status(error: BaseException, overrides: Sequence[str]) -> tuple[str, int] | None:
-    """What to say of an error and how to leave; None for a defect, which keeps its traceback."""
+    """What to say of an error and how to leave; None for a defect, which keeps its traceback.
+
+    Hydra raises anything for settings that it cannot use: until the settings are checked, no error is a defect.
+    """
     if isinstance(error, Stop):
         return str(error), error.status
     if isinstance(error, KeyboardInterrupt):
-        return "stopped; the same command continues from here", INTERRUPTED
+        return stopping.LINE, stopping.STATUS
     if isinstance(error, SweepFailed):
         return str(error), FAILURE
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split()), USAGE
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
         return explain(error, overrides), USAGE
+    if _begun:
+        return None
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if isinstance(error, ValueError) and f"{os.sep}hydra{os.sep}" in raised_in:  # flags that do not go together
         return " ".join(str(error).split()), USAGE
-    return None
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{' '.join(overrides)}: cannot be read ({reason}); HYDRA_FULL_ERROR=1 tells more", USAGE
+
+
+_begun: list[ExitStack] = []  # what holds since the settings are checked; empty before
+
+
+def begin() -> None:
+    """The settings are checked: now an error is a defect, and Ctrl-C lets what is being written be finished."""
+    held = ExitStack()
+    held.enter_context(stopping.after_writing("run.py"))
+    _begun.append(held)
 
 
 def run(entry: Callable[[], None]) -> None:
@@ -336,7 +406,8 @@ def run(entry: Callable[[], None]) -> None:
             complete_short_forms()
         # Hydra would print several lines and leave; this makes it raise, and the line is ours.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        entry()
+        with damage_named("run.py"):
+            entry()
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
@@ -349,6 +420,9 @@ def run(entry: Callable[[], None]) -> None:
         print(f"run.py: {verdict[0]}", file=sys.stderr)
         sys.exit(verdict[1])
     finally:
+        while _begun:
+            _begun.pop().close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv[1:] = argv
         os.environ.pop("HYDRA_FULL_ERROR", None)
         if full_error is not None:

@@ -6,6 +6,7 @@ Imports no torch: Hydra loads this module for every command, --help included.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -23,8 +23,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.launch.cli import OPEN, typed
-from experiments.launch.launcher import Composer, StackedLauncher
+from experiments.launch.cli import OPEN, begin
+from experiments.launch.compose import Composer
+from experiments.launch.launcher import StackedLauncher
 from experiments.settings import Settings, result_settings
 from vae.config import ConfigError, Dataset, settings
 
@@ -35,6 +36,8 @@ class GridSweeperConf:
     params: dict[str, str] | None = field(default_factory=dict)
     points: list[dict[str, Any]] | None = field(default_factory=list)
 
+
+MAX_RUNS = 100_000  # of a sweep
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="vae_ablation")
 
@@ -73,7 +76,16 @@ class GridSweeper(Sweeper):
         )
 
     def parse(self, overrides: Iterable[str]) -> list[Override]:
-        return OverridesParser.create(self.hydra_context.config_loader).parse_overrides(list(overrides))
+        """The overrides as Hydra reads them.
+
+        Raises:
+            ConfigError: for one that sets nothing, or too much.
+        """
+        parsed = self.compose.parse(list(overrides))
+        for override in parsed:
+            if not 1 <= (n := n_values(override)) <= MAX_RUNS:
+                raise ConfigError(f"{override.input_line}: {n:,} values; allowed: 1 to {MAX_RUNS:,}")
+        return parsed
 
     def batch(self, arguments: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """The overrides of each job, and the keys that are swept; the command line supersedes the experiment.
@@ -94,6 +106,9 @@ class GridSweeper(Sweeper):
 
         grid = [*self.parse(f"{written(k)}={v}" for k, v in kept(self.params).items()), *given]
         points = [kept(point) for point in self.points] or [{}]
+        n_runs = len(points) * math.prod(n_values(o) for o in grid)
+        if n_runs > MAX_RUNS:
+            raise ConfigError(f"{' '.join(arguments)}: a sweep of {n_runs:,} runs; allowed: at most {MAX_RUNS:,}")
         rows = [
             (*(f"{written(k)}={v}" for k, v in point.items()), *row)
             for point in points
@@ -127,13 +142,13 @@ class GridSweeper(Sweeper):
             SweepFailed: if a run has no usable result; the others have, and the report says which has none.
         """
         rows, swept = self.batch(arguments)
-        jobs = [self.compose(row) for row in rows]
-        configs = [typed(job) for job in jobs]
+        configs = [self.compose.settings(row) for row in rows]
         name, output_dir = self.report_name(arguments, configs), configs[0].output_dir
         from experiments.launch.conclude import check_complete, conclude  # these import torch, which takes seconds
         from experiments.manifest import manifest, write_manifest
         from experiments.plan import plan
 
+        begin()
         runs = plan(configs)
         content = manifest(runs, swept, name)
         write_manifest(content, output_dir)
@@ -182,6 +197,23 @@ def as_override(value: Any) -> str:
 def written(key: str) -> str:
     """A setting's name as Hydra takes it: with ++ if it is an argument of a class, which Hydra does not know."""
     return f"++{key}" if OPEN.match(key) else key
+
+
+def n_values(override: Override) -> int:
+    """How many values an override sets, one after the other, without making them.
+
+    Raises:
+        ConfigError: for a range without an end.
+    """
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        start, stop, step = (float(x) if x is not None else math.nan for x in (value.start, value.stop, value.step))
+        if not all(map(math.isfinite, (start, stop, step))) or step == 0:
+            raise ConfigError(f"{override.input_line}: not a range; allowed: range(start, stop, step) of numbers")
+        return max(0, math.ceil(round((stop - start) / step, 6)))
+    if isinstance(value, IntervalSweep) or not override.is_sweep_override():
+        return 1
+    return sum(1 for _ in override.sweep_iterator())
 
 
 def key_of(override: Override) -> str:

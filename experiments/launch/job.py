@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import yaml
+from hydra._internal.callbacks import Callbacks
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf._utils import OmegaConfDumper
 
 from experiments import loggers
 from experiments.evaluate import evaluate, read_metrics
-from experiments.launch.cli import FAILURE, USAGE, Stop, SweepFailed, typed
+from experiments.launch.cli import FAILURE, USAGE, Folders, Stop, SweepFailed, begin, typed
+from experiments.launch.compose import Composer
 from experiments.plan import Run, plan
 from experiments.progress import Display, Progress
 from experiments.runner import execute
+from experiments.settings import Settings
 from experiments.training import Outcome
 from vae.config import ConfigError
 
 
-def hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
+class _Dumper(yaml.CDumper):
+    """OmegaConf's way of writing YAML, ten times as fast."""
+
+
+_Dumper.add_representer(str, OmegaConfDumper.str_representer)  # type: ignore[arg-type]
+
+
+def hydra_files(own: dict[str, Any], hydra: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """The files of a run's `.hydra/`, as Hydra itself writes them."""
+    contents = {"config.yaml": own, "hydra.yaml": hydra, "overrides.yaml": list(overrides)}
     return {
-        "config.yaml": OmegaConf.to_yaml(cfg),
-        "hydra.yaml": OmegaConf.to_yaml(hydra_cfg),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(overrides))),
+        name: yaml.dump(content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
+        for name, content in contents.items()
     }
 
 
@@ -59,32 +74,84 @@ def returned(outcome: Outcome) -> dict[str, Any]:
     return {"folder": str(outcome.run.folder.path), **outcome.result, **read_metrics(outcome.run.folder)[0]}
 
 
-def train_jobs(jobs: Sequence[DictConfig], callbacks: Any, task_function: Any) -> list[JobReturn]:
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep.
+
+    Attributes:
+        number: its place in the sweep.
+        config: the settings, checked.
+    """
+
+    overrides: list[str]
+    number: int
+    config: Settings
+    composer: Composer
+
+    @cached_property
+    def cfg(self) -> DictConfig:
+        """The config as Hydra itself composes it, which takes long."""
+        cfg = copy.deepcopy(self.composer(self.overrides))
+        with open_dict(cfg):
+            cfg.hydra.job.id, cfg.hydra.job.num = str(self.number), self.number
+        return cfg
+
+    def files(self) -> dict[str, str]:
+        """The files of its `.hydra/`."""
+        own, hydra = self.composer.plain(self.overrides)
+        hydra["hydra"]["job"] |= {"id": str(self.number), "num": self.number}
+        return hydra_files(own, hydra, hydra["hydra"]["overrides"]["task"])
+
+
+class _Files(Mapping[str, str]):
+    """The files of a job's `.hydra/`, made when they are written: a run that is trained needs none."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        return self.job.files()
+
+    def __getitem__(self, name: str) -> str:
+        return self.content[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+def train_jobs(jobs: Sequence[Job], callbacks: Callbacks, task_function: TaskFunction) -> list[JobReturn]:
     """Trains the jobs of a sweep in stacks and measures them; a failed one is a failed return, not an exception.
+
+    Only callbacks are given the config of each job, which takes Hydra long to compose.
 
     Raises:
         ConfigError: for the first setting that cannot be used.
     """
-    runs = plan([typed(cfg) for cfg in jobs])
-    returns, files = [], []
-    for cfg in jobs:
-        own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        hydra_cfg = OmegaConf.masked_copy(cfg, "hydra")
-        overrides = [str(o) for o in cfg.hydra.overrides.task]
-        files.append(hydra_files(own, hydra_cfg, overrides))
-        returns.append(JobReturn(overrides=overrides, cfg=own, hydra_cfg=hydra_cfg, working_dir=os.getcwd()))
-        callbacks.on_job_start(config=cfg, task_function=task_function)
-    outcomes = execute(runs, progress(runs), files)
+    runs = plan([job.config for job in jobs])
+    listened = any(not isinstance(callback, Folders) for callback in callbacks.callbacks)
+    returns = []
+    for job in jobs:
+        returns.append(JobReturn(overrides=job.overrides, working_dir=os.getcwd()))
+        if listened:
+            returns[-1].cfg = OmegaConf.masked_copy(job.cfg, [str(k) for k in job.cfg if k != "hydra"])
+            returns[-1].hydra_cfg = OmegaConf.masked_copy(job.cfg, "hydra")
+            returns[-1].task_name = job.cfg.hydra.job.name
+            callbacks.on_job_start(config=job.cfg, task_function=task_function)
+    outcomes = execute(runs, progress(runs), [_Files(job) for job in jobs])
     measure(runs)
-    for job, cfg, outcome in zip(returns, jobs, outcomes, strict=True):
-        job.task_name = cfg.hydra.job.name
+    for made, job, outcome in zip(returns, jobs, outcomes, strict=True):
         try:
-            job.return_value = returned(outcome)
-            job.status = JobStatus.COMPLETED
+            made.return_value = returned(outcome)
+            made.status = JobStatus.COMPLETED
         except SweepFailed as e:
-            job.return_value = e
-            job.status = JobStatus.FAILED
-        callbacks.on_job_end(config=cfg, job_return=job)
+            made.return_value = e
+            made.status = JobStatus.FAILED
+        if listened:
+            callbacks.on_job_end(config=job.cfg, job_return=made)
     return returns
 
 
@@ -95,6 +162,7 @@ def train_job(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: for a setting that cannot be used.
         SweepFailed: if the run failed or diverged.
     """
+    begin()
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.RUN:
         try:
@@ -108,7 +176,9 @@ def train_job(cfg: DictConfig) -> dict[str, Any]:
 
 def _train_job(cfg: DictConfig, hydra_cfg: HydraConf) -> dict[str, Any]:
     config = typed(cfg)
-    files = hydra_files(cfg, OmegaConf.create({"hydra": hydra_cfg}), list(hydra_cfg.overrides.task))
+    own: Any = OmegaConf.to_container(cfg, enum_to_str=True)
+    hydra: Any = OmegaConf.to_container(OmegaConf.create({"hydra": hydra_cfg}), enum_to_str=True)
+    files = hydra_files(own, hydra, list(hydra_cfg.overrides.task))
     runs = plan([config])
     known = runs[0].folder.result() is not None
     outcome = execute(runs, progress(runs), [files])[0]

@@ -12,7 +12,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
+
+from experiments.launch.compose import Composer
 
 
 @dataclass
@@ -21,20 +23,6 @@ class StackedLauncherConf:
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="vae_ablation")
-
-
-class Composer:
-    """Composes the jobs of one sweep, each once; the sweeper checks what the launcher runs."""
-
-    def __init__(self, hydra_context: HydraContext, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        key = tuple(overrides)
-        if key not in self.composed:
-            self.composed[key] = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        return self.composed[key]
 
 
 class StackedLauncher(Launcher):
@@ -50,13 +38,10 @@ class StackedLauncher(Launcher):
         Raises:
             ConfigError: if any job has a setting that cannot be used; nothing was trained or written then.
         """
-        from experiments.launch.job import train_jobs
+        from experiments.launch.job import Job, train_jobs
 
-        composed = []
-        for i, overrides in enumerate(job_overrides):
-            cfg = self.compose(overrides)
-            with open_dict(cfg):
-                cfg.hydra.job.id = str(initial_job_idx + i)
-                cfg.hydra.job.num = initial_job_idx + i
-            composed.append(cfg)
-        return train_jobs(composed, self.hydra_context.callbacks, self.task_function)
+        jobs = [
+            Job(list(overrides), initial_job_idx + i, self.compose.settings(overrides), self.compose)
+            for i, overrides in enumerate(job_overrides)
+        ]
+        return train_jobs(jobs, self.hydra_context.callbacks, self.task_function)

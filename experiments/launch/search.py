@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from experiments.evaluate import read_metrics
 from experiments.identity import fingerprint
-from experiments.launch.cli import SweepFailed, typed
+from experiments.launch.cli import SweepFailed, begin
 from experiments.launch.grid import GridSweeper, as_override, key_of, plain_text, supersedes, values_of
 from experiments.settings import Settings
 from vae.config import ConfigError, settings
@@ -143,12 +143,16 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
         assert low is not None
         assert high is not None
         log = "log" in value.tags
-        if not low < high or (log and low <= 0):
-            rule = "0 < the first < the second" if log else "the first below the second"
-            raise ConfigError(f"{override.input_line}: no interval to search; allowed: two numbers, {rule}")
         types = {name: meta["type"] for name, _, meta, _ in settings(Settings())}
-        if types.get(key, "").startswith("int"):
-            return IntDistribution(math.ceil(low), math.floor(high), log=log)
+        whole = types.get(key, "").startswith("int")
+        if whole and math.isfinite(low) and math.isfinite(high):
+            low, high = math.ceil(low), math.floor(high)
+        if not (low < high and math.isfinite(high - low)) or (log and low <= 0):
+            rule = "0 < the first < the second" if log else "the first below the second"
+            rule += ", with two whole numbers between them" * whole
+            raise ConfigError(f"{override.input_line}: no interval to search; allowed: two numbers, {rule}")
+        if whole:
+            return IntDistribution(int(low), int(high), log=log)
         return FloatDistribution(float(low), float(high), log=log)
     values = values_of(override)
     if isinstance(value, RangeSweep) and len(values) > 1:
@@ -247,8 +251,13 @@ class OptunaSweeper(GridSweeper):
         return [*overrides, *self.undone(overrides, arguments)]
 
     def study(self, first: Run, space: Space, output_dir: Path) -> optuna.Study:
-        """The study of this definition, new or from an earlier call."""
+        """The study of this definition, new or from an earlier call.
+
+        Raises:
+            ConfigError: if the database cannot be used.
+        """
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         definition = {
@@ -259,12 +268,16 @@ class OptunaSweeper(GridSweeper):
             "run": fingerprint(first.config, first.data.content_hash),
         }
         digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:10]
-        return optuna.create_study(
-            storage=f"sqlite:///{output_dir / 'search.db'}",
-            study_name=f"{first.config.study.name or 'multirun'}-{digest}",
-            directions=[optuna.study.StudyDirection[way.upper()] for way in self.objectives.values()],
-            load_if_exists=True,
-        )
+        database = output_dir / "search.db"
+        try:
+            return optuna.create_study(
+                storage=f"sqlite:///{database}",
+                study_name=f"{first.config.study.name or 'multirun'}-{digest}",
+                directions=[optuna.study.StudyDirection[way.upper()] for way in self.objectives.values()],
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, RuntimeError, AssertionError, ValueError) as e:
+            raise damaged_database(database, e) from e
 
     def ask(self, study: optuna.Study, space: Space) -> list[optuna.Trial]:
         """The next batch: what an earlier call asked for and could not tell any more, filled up with new trials."""
@@ -320,7 +333,7 @@ class OptunaSweeper(GridSweeper):
             )
         searched, fixed = self.space(arguments)
         space = {key_of(o): distribution(o) for o in searched}
-        job = typed(self.compose(self.row(corners(space)[0], fixed, arguments)))
+        job = self.compose.settings(self.row(corners(space)[0], fixed, arguments))
         if not job.dataset.validation:
             raise ConfigError(
                 "dataset.validation=0: a search chooses by validation images; allowed: a share > 0 and <= 0.5"
@@ -330,13 +343,14 @@ class OptunaSweeper(GridSweeper):
         from experiments.plan import plan
         from experiments.store import prepare_output
 
+        begin()
         planned: dict[tuple[str, ...], Run] = {}
 
         def prepared(trials: Sequence[dict[str, Any]]) -> tuple[list[list[str]], list[Run]]:
             """The overrides of some trials, and their runs, checked and each planned once."""
             rows = [self.row(params, fixed, arguments) for params in trials]
             new = [row for row in rows if tuple(row) not in planned]
-            planned.update(zip(map(tuple, new), plan([typed(self.compose(row)) for row in new]), strict=True))
+            planned.update(zip(map(tuple, new), plan([self.compose.settings(row) for row in new]), strict=True))
             return rows, [planned[tuple(row)] for row in rows]
 
         ends = prepared(corners(space))[1]
@@ -377,6 +391,15 @@ class OptunaSweeper(GridSweeper):
         if all(trial.values is None for trial in study.get_trials(deepcopy=False)):
             raise SweepFailed(f"none of the {len(study.trials)} trials has a usable result; the report says why")
         return returns
+
+
+def damaged_database(path: Path, error: Exception) -> ConfigError:
+    """What to do about a search.db that cannot be used."""
+    reason = " ".join(str(error).split("\n")[0].split())
+    return ConfigError(
+        f"{path}: cannot be used ({type(error).__name__}: {reason}); move it away and run the same command again: "
+        "the search begins anew with the same trials, and no run is trained twice"
+    )
 
 
 def corners(space: Space) -> list[dict[str, Any]]:

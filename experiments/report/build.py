@@ -9,8 +9,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from experiments.report.figures import sheets
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
-from experiments.report.figures.style import Drawn
+from experiments.report.figures.style import Drawn, Jobs, attempted
 from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
-from experiments.store import reports_dir, write_atomic, write_json
+from experiments.store import RunFolder, damaged, read_sound, reports_dir, write_atomic, write_json
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
@@ -52,6 +52,8 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
             gone, or nothing can be written.
     """
     report = read(name, output_dir)
+    for path in report.runs["path"]:
+        RunFolder(Path(path)).check()
     if not force:
         _check_complete(report)
     searched = "search" in report.manifest
@@ -65,15 +67,15 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
     try:
         _replace(report.folder / "tables", {
-            **{f"{slug}.md": table.markdown().encode() + b"\n" for slug, table in own_tables.items()},
-            **{f"{slug}.csv": shortened(table.csv()).encode() for slug, table in own_tables.items()},
+            **{f"{slug}.md": f"{table.markdown()}\n" for slug, table in own_tables.items()},
+            **{f"{slug}.csv": shortened(table.csv()) for slug, table in own_tables.items()},
         })  # fmt: skip
         _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
-        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)).encode())
+        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)))
         for file, text in pages.items():
-            write_atomic(report.folder / file, text.encode())
+            write_atomic(report.folder / file, text)
         write_json(report.folder / "summary.json", summary(report.title, [report], values["answer"]))
-        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir).encode())
+        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
     except OSError as e:
         raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
     return report.folder / "report.md"
@@ -95,8 +97,8 @@ def _check_complete(report: Report) -> None:
         ReportError: if the report that is there was built from more runs.
     """
     try:
-        before = int(json.loads((report.folder / "summary.json").read_text())["n_usable"])
-    except (OSError, ValueError, LookupError, TypeError):
+        before = int((read_sound(report.folder / "summary.json") or {})["n_usable"])
+    except (ValueError, LookupError, TypeError):
         return
     if len(report.usable) < before <= len(report.runs):
         raise ReportError(
@@ -105,7 +107,7 @@ def _check_complete(report: Report) -> None:
         )
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace(folder: Path, files: Mapping[str, bytes | str]) -> None:
     """Makes a folder hold these files, and none of an earlier report's."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
@@ -120,7 +122,9 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     living, found, advised = survivors(report), findings(report), advice.advise(report)
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
-    drawn |= {file: figure for file, figure in _more_figures(report, advised, output_dir).items() if figure}
+    more, reasons = attempted(_more_figures(report, advised, output_dir))
+    drawn |= more
+    not_drawn |= reasons
     headline, compared = own["headline"], compare(report)
     return {
         "answer": say("sentences.md.j2", "answer", report, found, advised),
@@ -142,22 +146,26 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     }, drawn
 
 
-def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Drawn | None]:
-    """The figures that need the advice or other reports."""
+def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> Jobs:
+    """What draws the figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
-        with suppress(ReportError):  # for its own collection to say
-            others += [read(name, output_dir, families=())] if name != report.name else []
-    found: dict[str, Drawn | None] = {"tradeoff.png": tradeoff(advised)}
+        if name != report.name:
+            try:
+                others.append(read(name, output_dir, families=()))
+            except ReportError as e:
+                damaged(e)
+    jobs: dict[str, Any] = {"tradeoff.png": partial(tradeoff, advised)}
     for advised_here in advised:
         if (best := advised_here.best) is not None and best.cell.first is not None:
-            found |= gallery(best.cell.first, best.name)
+            jobs |= gallery(best.cell.first, best.name)
     for content, data in report.datasets.items():
         if sum(content in other.datasets for other in others) < 2:
             continue
         file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
-        found[f"{''.join(c if c.isalnum() or c in '-_' else '_' for c in file)}.png"] = joint(others, content)
-    return found
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in file)[:60]
+        jobs[f"{name}.png"] = partial(joint, others, content)
+    return jobs
 
 
 def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:
@@ -188,17 +196,20 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
 
 def _of_search(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     search = Search(report)
-    drawn: dict[str, Drawn | None] = {
-        "search.png": search_figure(search.trials, search.objectives, search.best, search.constraints),
-        "samples.png": sheets.samples(_best(search)) if search.best else None,
-    }
+    drawn, not_drawn = attempted(
+        {
+            "search.png": partial(search_figure, search.trials, search.objectives, search.best, search.constraints),
+            "samples.png": lambda: sheets.samples(_best(search)) if search.best else None,
+        }
+    )
     return {
         "answer": say("search_sentences.md.j2", "answer", search),
         "search": search,
         "tables": tables.of_search(search),
         "command": confirmation(search, output_dir) if search.best else None,
         "findings": findings(report),
-    }, {file: figure for file, figure in drawn.items() if figure}
+        "not_drawn": not_drawn,
+    }, drawn
 
 
 def _best(search: Search) -> Report:
@@ -278,9 +289,7 @@ def index(output_dir: str | Path) -> str:
     """The list of all reports that were built."""
     rows = {}
     for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
-        try:
-            row = json.loads(path.read_text())
-            rows[path.parent.name] = {key: row[key] for key in IN_SUMMARY}
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
+        row = read_sound(path) or {}
+        if row.keys() >= set(IN_SUMMARY):
+            rows[path.parent.name] = row
     return render("index.md.j2", rows=rows)

@@ -18,7 +18,7 @@ from experiments.report.render import shortened
 from experiments.site import data
 from experiments.site.cards import Card, reference_cards, report_html, strip, user_cards
 from experiments.site.data import Entry
-from experiments.store import runs_dir, write_atomic
+from experiments.store import RunFolder, runs_dir, write_atomic
 from experiments.wording import number, words
 from vae.metrics import METRICS
 
@@ -82,7 +82,7 @@ def write_strips(cards: Sequence[Card], runs: Path, folder: Path) -> None:
     for name in names:
         path, source = folder / f"{name}.png", runs / name / "pictures.npz"
         if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
-            write_atomic(path, strip(source))
+            write_atomic(path, strip(RunFolder(runs / name)))
     _remove_others(folder, {f"{name}.png" for name in names})
 
 
@@ -108,7 +108,7 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
         path, mark = pages / f"{entry.name}.html", fingerprint(entry)
         if _mark(path) != mark:
             shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            write_atomic(path, template.render(entry=entry, mark=mark, **shown).encode())
+            write_atomic(path, template.render(entry=entry, mark=mark, **shown))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write_page, entries))  # so that an error is raised here
@@ -118,7 +118,7 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
 def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
     metrics = entry.folder.path / "metrics"
-    stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
+    stamps = [(path.name, path.lstat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
     shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves), entry.of_study]
     return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
@@ -139,8 +139,8 @@ def _mark(path: Path) -> str:
 
 
 def _write_changed(path: Path, text: str) -> None:
-    if not (path.exists() and path.read_bytes() == text.encode()):
-        write_atomic(path, text.encode())
+    if not (path.exists() and path.read_bytes() == text.encode(errors="replace")):
+        write_atomic(path, text)
 
 
 def _remove_others(folder: Path, names: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments.frame import Report, ReportError, read
 from experiments.report.render import shortened
-from experiments.store import read_json, reports_dir
+from experiments.store import RunFolder, damaged, read_sound, reports_dir
 from experiments.wording import described, listed
 
 TILES = 8  # of a strip, at most
@@ -51,17 +51,13 @@ class Card:
     @cached_property
     def summary(self) -> dict[str, str]:
         """The texts of summary.json: `title`, `answer`, `advice`, `data`."""
-        try:
-            found = read_json(self.folder / "summary.json")
-        except (OSError, ValueError):
-            return {}
+        found = read_sound(self.folder / "summary.json") or {}
         return {key: shortened(value) for key, value in found.items() if isinstance(value, str)}
 
     @cached_property
     def text(self) -> str:
         """Page one of the report; "" where it has not been made."""
-        path = self.folder / "report.md"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return read_text(self.folder / "report.md")
 
     @property
     def title(self) -> str:
@@ -110,6 +106,7 @@ def user_cards(output_dir: str | Path) -> list[Card]:
             made = read(folder.name, output_dir, families=()) if (folder / SOURCES[0]).exists() else None
             cards.append(Card(folder, made))
         except ReportError as e:
+            damaged(e)
             cards.append(Card(folder, None, shortened(str(e))))
     return sorted(cards, key=lambda card: (-card.started, card.name))
 
@@ -127,14 +124,13 @@ def has_pictures(run: Any) -> bool:
     return run is not None and (Path(run["path"]) / "pictures.npz").exists()
 
 
-def strip(pictures: Path) -> bytes:
-    """A PNG file of the first samples of a pictures.npz, one of each class first."""
+def strip(run: RunFolder) -> bytes:
+    """A PNG file of the first samples of a run's pictures.npz, one of each class first; black if that is damaged."""
     rows, columns = SAMPLES
-    try:
-        with np.load(pictures) as arrays:
+    samples = np.zeros((1, 1, 1, 1, 1), np.uint8)
+    if run.sound("pictures.npz", "metrics/pictures.json"):
+        with np.load(run.path / "pictures.npz") as arrays:
             samples = arrays["samples"]  # (R, N, C, H, W)
-    except (OSError, ValueError, KeyError):
-        samples = np.zeros((1, 1, 1, 1, 1), np.uint8)
     channels, height, width = samples.shape[2:]
     few = samples.swapaxes(0, 1).reshape(-1, channels, height, width)[: rows * columns]  # (n, C, H, W)
     tiles = np.zeros((rows * columns, channels, height, width), np.uint8)
@@ -151,9 +147,19 @@ def strip(pictures: Path) -> bytes:
 
 def report_html(card: Card) -> tuple[str, str]:
     """report.md and details.md as HTML; HTML in them is shown as text. "" for details.md if there is none."""
-    base, details = f"../../{card.kind}/{quote(card.name)}/", card.folder / "details.md"
-    more = details.read_text(errors="replace") if details.exists() else ""
-    return _html(card.text, base, 0), _html(more, base, 1)
+    base = f"../../{card.kind}/{quote(card.name)}/"
+    return _html(card.text, base, 0), _html(read_text(card.folder / "details.md"), base, 1)
+
+
+def read_text(path: Path) -> str:
+    """The text of a page; "" where there is none or it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as e:
+        damaged(f"{path}: cannot be read ({e.strerror})")
+        return ""
 
 
 def _html(text: str, base: str, deeper: int) -> str:

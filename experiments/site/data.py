@@ -72,8 +72,8 @@ class Entry:
     @functools.cached_property
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file in its folder, by name."""
-        found = [f for f in os.scandir(self.folder.path) if f.is_file() and f.name[0] != "."]
-        return {f.name: (f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(found, key=lambda f: f.name)}
+        paths = [self.folder.path / name for name in sorted(os.listdir(self.folder.path)) if name[0] != "."]
+        return {path.name: (s.st_size, s.st_mtime_ns) for path in paths if path.is_file() for s in [path.stat()]}
 
     @property
     def pictures(self) -> list[str]:
@@ -129,6 +129,7 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
     studies = [report.name for report in reports if report.study.get("published")]
     entries = []
     for folder in folders:
+        folder.check()
         row = rows[folder.name]
         names = [report.name for report in reports if folder.name in report.runs.index]
         forms = curves(row, datasets) if row["usable"] else []
@@ -220,10 +221,9 @@ def _curve(curve: Curve, ts: Sequence[float]) -> dict[str, Any]:
 
 def run_data(entry: Entry) -> dict[str, Any]:
     """What a run's page draws: learning curves, and the training KL of each latent dimension with its closed form."""
-    try:
+    history = pd.DataFrame({"epoch": []})
+    if entry.folder.sound("history.csv", "result.json"):
         history = pd.read_csv(entry.folder.path / "history.csv", usecols=["epoch", *HISTORY], dtype=float)
-    except (OSError, ValueError):
-        history = pd.DataFrame({"epoch": []})
     drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or history[name].nunique() > 1)]
     kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
     order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)

@@ -51,7 +51,7 @@ def arrays(path: Path, key: object, compute: Callable[[], dict[str, np.ndarray]]
     except FileNotFoundError:
         pass
     except Exception as error:  # a damaged file makes numpy and zipfile fail in many ways
-        log.info("%s is damaged and will be written again: %s", path, error)
+        log.warning("%s is damaged and is written again (%s)", path, " ".join(str(error).split()))
     computed = compute()
     content: dict[str, Any] = computed | {"key": np.array(digest)}
     store(path, lambda file: np.savez(file, **content))

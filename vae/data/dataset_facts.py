@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from vae.config import ConfigError
-from vae.data.cache import store
+from vae.data import cache
 from vae.data.images import ImageData, Labelled
 
-log = logging.getLogger(__name__)
-
-VERSION = 2  # raise when the same images give other facts than before
+VERSION = 3  # raise when the same images give other facts than before
 MAX_COVARIANCE = 16384  # rows: the matrix takes 2 GiB, its eigenvectors three times as much, and many minutes
 CHUNK = 1024  # rows or columns of the images that are in memory as float64 at a time
 IN_SPAN = 1e-12  # of the largest eigenvalue: below it an eigenvector from a Gram matrix is mostly rounding error
@@ -40,37 +39,48 @@ class Facts:
 
 
 def facts(data: ImageData, cache_root: Path | None = None) -> Facts:
-    """Computes the facts in float64, or takes them from `<cache_root>/<content_hash>.json`.
+    """Computes the facts in float64, or takes them from `<cache_root>/facts-<content_hash>.npz`.
 
-    A class without training images is given the mean of all training images.
+    The same images give the same facts, to the last bit, whatever the number of threads. A class without training
+    images is given the mean of all training images.
 
     Raises:
         ConfigError: the images are too large and too many for their covariance (above 16384 values and images).
     """
     if cache_root is None:
         return _compute(data)
-    path = cache_root / f"{data.content_hash}.json"
-    cached = _read(path)
-    if cached is not None:
-        return cached
-    computed = _compute(data)
-    entries = {"version": VERSION} | asdict(computed)
-    store(path, lambda file: file.write(json.dumps(entries, default=np.ndarray.tolist, indent=1).encode()))
-    return computed
+    path = cache_root / f"facts-{data.content_hash}.npz"
+    arrays = cache.arrays(path, (VERSION, data.content_hash), lambda: _as_arrays(_compute(data)))
+    known: dict[str, Any] = {}
+    for key, value in arrays.items():
+        name, _, split = key.partition(".")
+        if split:
+            known.setdefault(name, {})[split] = value.item()
+        else:
+            known[name] = value
+    return Facts(**known)
 
 
-def _read(path: Path) -> Facts | None:
+def _as_arrays(known: Facts) -> dict[str, np.ndarray]:
+    """The facts by name; an error of a split as `sse_mean.train`."""
+    found = {}
+    for name, value in asdict(known).items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{split}": np.array(error) for split, error in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrix products and decompositions by one thread of torch: the last digits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        entries = json.loads(path.read_bytes())
-        if entries.pop("version") != VERSION:
-            return None
-        arrays = (field.name for field in fields(Facts) if not field.name.startswith("sse"))
-        return Facts(**entries | {name: np.array(entries[name], dtype=np.float64) for name in arrays})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.info("%s is damaged and will be written again: %s", path, error)
-        return None
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _compute(data: ImageData) -> Facts:
@@ -115,9 +125,15 @@ def _residuals(images: Labelled, guess: np.ndarray) -> Iterator[np.ndarray]:
 
 def _sse(images: Labelled, guess: np.ndarray) -> float:
     """Mean over images of the summed squared residuals, for pixels in [0, 1]."""
-    return float(sum(np.vdot(rest, rest) for rest in _residuals(images, guess))) / len(images[0]) / 255**2
+    return float(sum(np.square(rest).sum() for rest in _residuals(images, guess))) / len(images[0]) / 255**2
 
 
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b by torch, whose number of threads can be set."""
+    return (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+
+
+@_one_thread()
 def _spectra(train: Labelled, test: Labelled, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the 1/N covariance of the training residuals, and the test residuals' variances along its vectors.
 
@@ -131,21 +147,22 @@ def _spectra(train: Labelled, test: Labelled, guess: np.ndarray) -> tuple[np.nda
     n, d = x.shape
     columns = [slice(i, i + CHUNK) for i in range(0, d, CHUNK)]
     if d <= n:
-        product = sum(rest.T @ rest for rest in _residuals(train, guess))  # (D, D)
+        product = sum(_product(rest.T, rest) for rest in _residuals(train, guess))  # (D, D)
     else:
-        product = sum(rest @ rest.T for rest in (x[:, piece] - guess[y, piece] for piece in columns))  # (N, N)
+        product = sum(_product(rest, rest.T) for rest in (x[:, piece] - guess[y, piece] for piece in columns))  # (N, N)
+    ascending, columnwise = (result.numpy() for result in torch.linalg.eigh(torch.from_numpy(product)))
     values = np.zeros(d)
-    values[: min(n, d)] = np.linalg.eigvalsh(product)[::-1] / n / 255**2
+    values[: min(n, d)] = ascending[::-1] / n / 255**2
     values = values.clip(min=0)  # rounding makes some of the zeros -1e-16
 
-    vectors = np.linalg.eigh(product)[1][:, ::-1]  # one per column; eigh's values differ from eigvalsh's by rounding
+    vectors = columnwise[:, ::-1].copy()  # one per column
     if d > n:
         vectors = vectors[:, values[:n] > IN_SPAN * values[0]]  # (N, r)
-        vectors = np.concatenate([(x[:, piece] - guess[y, piece]).T @ vectors for piece in columns])  # (D, r)
+        vectors = np.concatenate([_product((x[:, piece] - guess[y, piece]).T, vectors) for piece in columns])  # (D, r)
         vectors /= np.linalg.norm(vectors, axis=0)
     r = vectors.shape[1]
     variances = np.zeros(d)
-    variances[:r] = sum(np.square(rest @ vectors).sum(axis=0) for rest in _residuals(test, guess))
+    variances[:r] = sum(np.square(_product(rest, vectors)).sum(axis=0) for rest in _residuals(test, guess))
     variances /= len(test[0]) * 255**2
     if d > n:  # what lies outside the span of the training images is divided evenly
         variances[r:] = max(0.0, _sse(test, guess) - variances.sum()) / (d - r)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from experiments.report.figures.sheets import arrays
-from experiments.report.figures.style import Drawn, shrunk
+from experiments.report.figures.style import Drawn, Jobs, shrunk
 from vae.sheet import Sheet
 
 SHOWN = ("traversals", "neighbours")
 
 
-def gallery(run: Mapping[str, Any] | pd.Series, setting: str) -> dict[str, Drawn]:
-    """By file name, as far as the run has them.
+def gallery(run: Mapping[str, Any] | pd.Series, setting: str) -> Jobs:
+    """What draws them, by file name, as far as the run has them.
 
     Args:
         setting: of the run, in words, for the caption.
     """
     stored = arrays(run, "gallery")
     values = {"setting": setting, "seed": int(run["seed"])}
-    return {
-        f"{name}.png": Drawn(shrunk(Sheet.read(stored, name).draw()), name, values) for name in SHOWN if name in stored
-    }
+
+    def draw(name: str) -> Drawn:
+        return Drawn(shrunk(Sheet.read(stored, name).draw()), name, values)
+
+    return {f"{name}.png": partial(draw, name) for name in SHOWN if name in stored}

@@ -13,17 +13,18 @@ from matplotlib.ticker import MaxNLocator
 from experiments.frame import Cell, Report
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, living
+from experiments.store import RunFolder
 
 MAX_VALUES = 8
 MAX_LINES = 4
 
 
 def history(run: Mapping[str, Any] | pd.Series, columns: Sequence[str] = ("train_sse", "train_kl")) -> pd.DataFrame:
-    """Columns of history.csv by epoch; empty where they cannot be read."""
-    try:
-        return pd.read_csv(Path(run["path"]) / "history.csv", index_col="epoch")[list(columns)].astype(float)
-    except (OSError, ValueError, KeyError):
+    """Columns of history.csv by epoch; empty where they are not there or damaged."""
+    folder = RunFolder(Path(run["path"]))
+    if not folder.sound("history.csv", "result.json"):
         return pd.DataFrame()
+    return pd.read_csv(folder.path / "history.csv", index_col="epoch")[list(columns)].astype(float)
 
 
 def mean_history(cell: Cell) -> pd.DataFrame:

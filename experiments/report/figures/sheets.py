@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from experiments.frame import Cell, Report
 from experiments.report.figures import style
+from experiments.store import RunFolder
 
 MAX_CELLS = 12
 MAX_ROWS = 10  # of samples
@@ -26,12 +26,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def arrays(run: Mapping[str, Any] | pd.Series, name: str = "pictures") -> Arrays:
-    """The arrays of a run's pictures.npz or gallery.npz; empty where they cannot be read. Executes nothing."""
-    try:
-        with np.load(Path(run["path"]) / f"{name}.npz", allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+    """The arrays of a run's pictures.npz or gallery.npz; none if they are missing or damaged. Executes nothing."""
+    folder = RunFolder(Path(run["path"]))
+    if not folder.sound(f"{name}.npz", f"metrics/{name}.json"):
         return {}
+    with np.load(folder.path / f"{name}.npz", allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def chosen(report: Report, must_show: Collection[Cell] = ()) -> list[list[Cell]]:

@@ -71,7 +71,10 @@ class Drawn:
     values: dict[str, Any]
 
 
-def attempted(jobs: Mapping[str, Callable[[], Drawn | None]]) -> tuple[dict[str, Drawn], dict[str, str]]:
+Jobs = Mapping[str, Callable[[], Drawn | None]]  # what draws a figure, by its file name
+
+
+def attempted(jobs: Jobs) -> tuple[dict[str, Drawn], dict[str, str]]:
     """Draws each figure, and goes on if one cannot be drawn.
 
     Returns:
@@ -99,7 +102,7 @@ def _characters() -> frozenset[int]:
 
 def plain(text: str) -> str:
     """Text from data in one line that the font can draw; a character that it does not have becomes `?`."""
-    return "".join(c if ord(c) in _characters() else "?" for c in " ".join(text.split()))
+    return "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in " ".join(text.split()))
 
 
 def label(settings: Mapping[str, Any]) -> str:

@@ -1,0 +1,66 @@
+"""Files that carry their own checksum, so that whoever reads one back knows that it is as it was written.
+
+The SHA-256 stands in the first lines, as the member `sha256` of a JSON object or in a comment of a YAML file, and is
+that of all other bytes of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+JSON, COMMENT = '{\n "sha256": "', "# sha256 "
+SEAL = re.compile(rb'(?:\{\n "sha256": "|# sha256 )([0-9a-f]{64})')
+
+
+def sealed_text(text: str) -> bytes:
+    """A YAML file with its checksum in the first line."""
+    return _sealed(COMMENT, f"\n{text}")
+
+
+def sealed_json(value: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
+    """A JSON file with its checksum as the first member; NaN and infinities become null."""
+    text = json.dumps(finite(value), indent=1, allow_nan=False, sort_keys=sort_keys)
+    return _sealed(JSON, f'",\n{text[2:]}\n' if value else '"\n}\n')
+
+
+def _sealed(head: str, tail: str) -> bytes:
+    return f"{head}{hashlib.sha256((head + tail).encode()).hexdigest()}{tail}".encode()
+
+
+def check(data: bytes) -> None:
+    """Compares a file with its checksum.
+
+    Raises:
+        ValueError: if they do not fit; the message says why.
+    """
+    seal = SEAL.match(data)
+    if seal is None:
+        raise ValueError("has no checksum: damaged, or written by an earlier version")
+    if hashlib.sha256(data[: seal.start(1)] + data[seal.end(1) :]).hexdigest().encode() != seal[1]:
+        raise ValueError("damaged: it does not fit its checksum")
+
+
+def unsealed_json(data: bytes) -> dict[str, Any]:
+    """The object of `sealed_json`, without the checksum.
+
+    Raises:
+        ValueError: if it is not as it was written; the message says why.
+    """
+    check(data)
+    content = json.loads(data)
+    del content["sha256"]
+    return content
+
+
+def finite(value: Any) -> Any:
+    """The value with every float that is not finite as None, inside lists, tuples and dictionaries too."""
+    if isinstance(value, Mapping):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
