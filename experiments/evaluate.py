@@ -30,7 +30,7 @@ from experiments.progress import Steps
 from experiments.settings import Settings, read_settings
 from experiments.store import RunFolder, all_runs, damage_named, read_json, reports_dir, runs_dir, write_json
 from vae.config import ConfigError
-from vae.metrics import DEFAULT_FAMILIES, FAMILIES, Result, Subject, compute
+from vae.metrics import BUILT_IN, DEFAULT_FAMILIES, FAMILIES, METRICS, Metric, Result, Subject, compute
 
 MAX_WORKERS = 8  # runs evaluated at once
 
@@ -41,6 +41,7 @@ def evaluate(
     *,
     retry: bool = False,
     progress: bool = True,
+    trust: bool = False,
 ) -> None:
     """Computes what is missing or outdated; a run that is not trained, or diverged, is left alone.
 
@@ -48,6 +49,7 @@ def evaluate(
         families: names of families of metrics.
         retry: whether families that failed are computed again.
         progress: whether stderr says how far it is.
+        trust: whether models with parts of their own are imported, which runs their code.
 
     Raises:
         KeyError: if there is no such family. Nothing else is raised: a failure is written into the run's folder.
@@ -66,7 +68,7 @@ def evaluate(
             _fail(folder, wanted, e, shown.note)
             shown.step()
     for group in by_data.values():
-        _evaluate_group(group, shown)
+        _evaluate_group(group, shown, trust)
     shown.close()
 
 
@@ -91,12 +93,18 @@ def missing(folder: RunFolder, families: Sequence[str] = DEFAULT_FAMILIES, retry
     return found
 
 
-def read_metrics(
-    folder: RunFolder, families: Sequence[str] = DEFAULT_FAMILIES
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metrics of a run by column, and why families failed, by family. What is outdated or missing is left out."""
+def read_metrics(folder: RunFolder, families: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metrics of a run by column, and why families failed, by family. What is outdated or missing is left out.
+
+    Args:
+        families: names; None for all that have a file. Families of the user's own declare their metrics in it.
+    """
     values, failures = {}, {}
+    if families is None:
+        families = sorted(path.stem for path in (folder.path / "metrics").glob("*.json"))
     for name, record in _records(folder, families):
+        for metric in (record or {}).get("metrics", ()):
+            METRICS.setdefault(metric["name"], Metric(**metric))
         if record and "failure" in record:
             failures[name] = record["failure"]["reason"]
         elif record:
@@ -111,7 +119,9 @@ def _records(folder: RunFolder, families: Sequence[str]) -> Iterator[tuple[str, 
         return
     for name in families:
         record = folder.read(f"metrics/{name}.json")
-        wanted = {"version": FAMILIES[name].version, "model_sha256": model}
+        wanted = {"model_sha256": model}
+        if name in FAMILIES:
+            wanted["version"] = FAMILIES[name].version
         yield name, record if record and wanted.items() <= record.items() else None
 
 
@@ -127,7 +137,7 @@ class _Work:
     config: Settings
 
 
-def _evaluate_group(group: Sequence[_Work], progress: Steps) -> None:
+def _evaluate_group(group: Sequence[_Work], progress: Steps, trust: bool) -> None:
     """Evaluates runs of one dataset, which is loaded once."""
     import torch
 
@@ -153,7 +163,7 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps) -> None:
         try:
             if data.content_hash != (work.folder.result() or {}).get("dataset_hash"):
                 raise ValueError(f"{data.source} has changed since the run was trained")
-            subject = Subject(load_run(work.folder.path), data, work.config, known, cache)
+            subject = Subject(load_run(work.folder.path, trust=trust), data, work.config, known, cache)
         except Exception as e:
             _fail(work.folder, work.families, e, progress.note)
         else:
@@ -210,6 +220,8 @@ def _write_record(folder: RunFolder, family: str, content: dict[str, Any]) -> No
         "version": FAMILIES[family].version,
         "model_sha256": (folder.result() or {}).get("model_sha256"),
     }
+    if family not in BUILT_IN:  # whoever reads the file need not import the module
+        head["metrics"] = [dataclasses.asdict(metric) for metric in METRICS.values() if metric.family == family]
     write_json(folder.path / "metrics" / f"{family}.json", head | content, sort_keys=True)
 
 
@@ -251,6 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--retry", action="store_true", help="try again what failed before")
     parser.add_argument(
+        "--trust", action="store_true", help="import the parts of one's own that models have, which runs their code"
+    )
+    parser.add_argument(
         "--family",
         action="append",
         choices=list(FAMILIES),
@@ -265,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with damage_named("evaluate") as found:
         try:
-            evaluate(runs, families, retry=arguments.retry)
+            evaluate(runs, families, retry=arguments.retry, trust=arguments.trust)
         except KeyboardInterrupt:
             print("evaluate: stopped; the same command continues from here", file=sys.stderr)
             return 130

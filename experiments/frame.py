@@ -35,6 +35,7 @@ from experiments.store import (
 from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
+from vae.metrics import requested
 from vae.schema import flat
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
@@ -326,7 +327,8 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not planned:
         raise ReportError(f"{path}: names no runs; run the sweep again")
-    evaluate([run for run, _ in planned], families)
+    asked = requested(manifest["study"].get("columns") or ()) if families else []
+    evaluate([run for run, _ in planned], [*families, *(name for name in asked if name not in families)])
     keys = [key for key in manifest["swept"] if key != "seed"]
     if len(named) > 1 and "dataset" not in keys:
         keys.append("dataset")

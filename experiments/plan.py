@@ -20,6 +20,7 @@ from vae import data as vae_data
 from vae import optimizers
 from vae.config import ConfigError, Dataset, LabelPlacement
 from vae.data import Facts, ImageData
+from vae.metrics import requested
 from vae.model import Architecture, check_parts, resolve
 
 
@@ -54,6 +55,7 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
         if (parts := repr((config.optimizer, arch, config.objective))) not in checked:
             optimizers.check(config.optimizer)
             check_parts(config, arch, len(images.train_x))
+            requested(config.study.columns, config.study.metrics)
             checked.add(parts)
         if config.trainer.batch_size > len(images.train_x):
             raise ConfigError(

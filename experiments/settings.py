@@ -61,6 +61,9 @@ class Study:
     columns: list[str] = setting(
         [], "metrics and outcomes that the report is about; by default KL, SSE, sample accuracy and sample FFD"
     )
+    metrics: list[str] = setting(
+        [], "families of metrics of your own, vae.metrics.Family objects by module.name, that are computed too"
+    )
     pick: bool = setting(True, "whether the report recommends a setting")
 
 

@@ -31,8 +31,8 @@ def targets(value: Any) -> Iterator[str]:
             yield from targets(own)
 
 
-def locate(target: str) -> Callable[..., Any]:
-    """The class or function of a `_target_`.
+def locate(target: str) -> Any:
+    """The class, function or object that a `_target_` names.
 
     Raises:
         ConfigError: if there is none; the message is one line that says what failed.
@@ -51,8 +51,6 @@ def locate(target: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if found is None:
         raise ConfigError(f"_target_={target}: the module {module_name} has no {name}")
-    if not callable(found):
-        raise ConfigError(f"_target_={target}: is not a class or function")
     return found
 
 
@@ -98,6 +96,8 @@ def arguments(spec: Spec) -> dict[str, Any]:
 def _takes(setting: str, spec: Spec, *args: Any, **kwargs: Any) -> Callable[..., Any]:
     """The part's class or function, if it takes these arguments."""
     function = locate(str(spec["_target_"]))
+    if not callable(function):
+        raise ConfigError(f"{setting}: {spec['_target_']} is not a class or function")
     try:
         signature = inspect.signature(function)
     except ValueError:  # something built in that does not tell

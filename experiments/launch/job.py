@@ -30,6 +30,7 @@ from experiments.runner import execute
 from experiments.settings import Settings
 from experiments.training import Outcome
 from vae.config import ConfigError
+from vae.metrics import requested
 
 
 class _Dumper(yaml.CDumper):
@@ -50,7 +51,9 @@ def hydra_files(own: dict[str, Any], hydra: dict[str, Any], overrides: Sequence[
 
 def measure(runs: Sequence[Run]) -> None:
     """Computes the metrics that trained runs lack, and completes the records of the runs' loggers."""
-    evaluate([run.folder for run in runs], progress=not any(run.config.quiet for run in runs))
+    study, shown = runs[0].config.study, not any(run.config.quiet for run in runs)
+    # What was just trained runs no other code than it has run already.
+    evaluate([run.folder for run in runs], requested(study.columns, study.metrics), progress=shown, trust=True)
     for run in {run.folder.name: run for run in runs}.values():
         loggers.record(run, Display().note, read_metrics(run.folder)[0] or None)
 
