@@ -141,10 +141,14 @@ def test_a_command_runs(trained: Path, command: str):
 @pytest.fixture
 def experiment(copy: Path) -> str:
     """The name of the experiment in the YAML block, which is put where the README says."""
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     name = re.findall(r"study: {name: (\w+)", text)[0]
     (copy / f"conf/experiment/{name}.yaml").write_text(text)
     return name
+
+
+def test_the_option_of_an_own_network_is_that_of_the_example():
+    assert blocks("yaml")[1] == (ROOT / "examples/own_parts/conf/model/gated.yaml").read_text()
 
 
 def test_the_experiment_is_described_by_the_help(copy: Path, experiment: str):
