@@ -4,10 +4,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.find import best
+    from experiments.find import best, load_run
     from experiments.frame import table
 
-__all__ = ["best", "table"]
+__all__ = ["best", "load_run", "table"]
 
 # Read by OpenMP when torch is first imported. Its threads would otherwise spin while they wait for one another: with
 # one other busy process on two cores that makes training several times slower, and alone it gains nothing measurable.
@@ -16,10 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     # Late, so that the command line answers without waiting for pandas.
-    if name == "best":
-        from experiments.find import best
+    if name in ("best", "load_run"):
+        from experiments import find
 
-        return best
+        return getattr(find, name)
     if name == "table":
         from experiments.frame import table
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.advice import advise
 from experiments.frame import ReportError, read
 from experiments.search_findings import Search
 from experiments.store import RunFolder, all_runs, runs_dir
+
+if TYPE_CHECKING:
+    from vae.trained import TrainedVAE
 
 BEST = "best:"
 
@@ -42,6 +46,26 @@ def find(name: str | Path, output_dir: str | Path = "outputs") -> RunFolder:
     near = difflib.get_close_matches(text, [run.name for run in runs], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ValueError(f"{text}: no such run in {runs_dir(output_dir)}{hint}; python -m experiments.runs list shows them")
+
+
+def load_run(
+    name: str | Path, output_dir: str | Path = "outputs", device: str = "cpu", trust: bool = False
+) -> TrainedVAE:
+    """The trained model of a finished run. Nothing in its folder is executed.
+
+    Args:
+        name: as in `find`.
+        device: where the model is put, such as "cuda".
+        trust: whether parts of someone else's own may be imported, which runs their code.
+
+    Raises:
+        FileNotFoundError: if the run is not finished, or diverged.
+        ValueError: if no run or several are meant, the model's file is damaged, or it has parts that are not to be
+            imported.
+    """
+    from vae import trained
+
+    return trained.load_run(find(name, output_dir).path, device, trust)
 
 
 def best(name: str, output_dir: str | Path = "outputs") -> Path:

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +16,14 @@ from pathlib import Path
 import torch
 
 from experiments.identity import fingerprint, readable
-from experiments.settings import Settings, validate
+from experiments.settings import Settings, result_settings, validate
 from experiments.store import RunFolder, runs_dir
 from vae import data as vae_data
 from vae import optimizers
 from vae.config import ConfigError, Dataset, LabelPlacement
 from vae.data import Facts, ImageData
 from vae.metrics import requested
-from vae.model import Architecture, check_parts, resolve
+from vae.model import Architecture, check_parts, model_bytes, resolve
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
         arch = resolve(config, images.image_shape, images.n_classes, ())  # z_dim=pca alone needs the spectrum
         if (parts := repr((config.optimizer, arch, config.objective))) not in checked:
             optimizers.check(config.optimizer)
+            _check_memory(config, arch)
             check_parts(config, arch, len(images.train_x))
             requested(config.study.columns, config.study.metrics)
             checked.add(parts)
@@ -91,6 +94,33 @@ def _fitted(config: Settings, images: ImageData) -> Settings:
 @functools.cache
 def _note(line: str) -> None:
     print(line, file=sys.stderr)  # once, although a sweep is planned by its sweeper and by its launcher
+
+
+def _check_memory(config: Settings, arch: Architecture) -> None:
+    """Refuses a model that cannot fit: its parameters, their gradients and two moments, and its label vectors.
+
+    Raises:
+        ConfigError: if this machine has less memory than that.
+    """
+    try:
+        needed = model_bytes(arch)
+    except (RuntimeError, OverflowError, MemoryError):  # more numbers than torch can count
+        needed = math.inf
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed <= there:
+        return
+    sizes = {
+        "label_repeat": max(arch.encoder_repeat, arch.decoder_repeat) * arch.n_classes,
+        "model.hidden": max(config.model.hidden or [0]),
+        "model.channels": max(config.model.channels or [0]),
+        "prior.components": config.prior.components or 0,
+    }
+    name = max(sizes, key=lambda key: sizes[key])
+    value = {**result_settings(config), "label_repeat": config.label_repeat.value or "match"}[name]
+    size = f"{needed / 1e9:,.0f} GB" if math.isfinite(needed) else "more memory than can be counted"
+    raise ConfigError(
+        f"{name}={value}: training needs {size}; allowed: a model that fits into the {there / 1e9:,.0f} GB of this machine"
+    )
 
 
 def load_data(dataset: Dataset) -> ImageData:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import vae
 
 
 def now() -> str:
@@ -50,6 +53,28 @@ def git_state() -> dict[str, Any]:
 
 
 @functools.cache
+def training_code() -> str:
+    """A hash of the modules that decide a trained model's numbers: those of vae/ that training imports."""
+    library = Path(vae.__file__).parent
+    names = [
+        "capture",
+        "likelihoods",
+        "model",
+        "networks",
+        "objectives",
+        "optimizers",
+        "priors",
+        "seeding",
+        "stack",
+        "train",
+    ]
+    digest = hashlib.sha256()
+    for path in [*(library / f"{name}.py" for name in names), *sorted((library / "data").glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
 def cpu_name() -> str:
     """The processor's model, where the system tells it."""
     with contextlib.suppress(OSError, StopIteration):
@@ -60,4 +85,10 @@ def cpu_name() -> str:
 
 def provenance() -> dict[str, Any]:
     """What all runs of this process share: command, versions, code and system."""
-    return {"command": command(), "versions": versions(), **git_state(), "host_system": platform.system()}
+    return {
+        "command": command(),
+        "versions": versions(),
+        **git_state(),
+        "training_code": training_code(),
+        "host_system": platform.system(),
+    }

@@ -204,6 +204,13 @@ class Trainer:
         while stack.epoch < config.trainer.epochs:
             self.progress.stack(stack.n_runs, stack.epoch + 1, config.trainer.epochs)
             ended = train_epoch(stack, images, labels, pause)
+            if ended:
+                for k, run in enumerate(runs):
+                    row = stack.history[k][-1]
+                    run.folder.log(
+                        f"epoch {stack.epoch} of {config.trainer.epochs}: loss {row['train_loss']:.5g}, "
+                        f"SSE {row['train_sse']:.4g}, KL {row['train_kl']:.4g} nats"
+                    )
             if ended and (bad := diverged(stack)):
                 outcomes += [self._finish_diverged(runs[k], stack, k) for k in bad]
                 keep = [k for k in range(stack.n_runs) if k not in bad]

@@ -130,7 +130,7 @@ CASES = [
         "seed=range(0,1000) trainer.batch_size=range(1,102): a sweep of 101,000 runs; allowed: at most 100,000",
     ),
     # values of the wrong form
-    ("x_var=[0.1]", "x_var=[0.1]: not an option; allowed: fixed, learned, or a number"),
+    ("x_var=[0.1]", "x_var=[0.1]: not an option; allowed: fixed, learned, per_pixel, or a number"),
     ("model.hidden=[[4]]", "model.hidden=[[4]]: wrong type; allowed: a list of whole numbers, each >= 1"),
     ("x_var=1e300", "x_var.value=1e+300: out of range; allowed: a number > 0, at most 1e+30"),
     ("beta=1e-300", "beta.value=1e-300: out of range; allowed: a number > 0, at least 1e-30"),

@@ -81,7 +81,7 @@ def test_traversals_move_one_dimension_each_by_descending_kl(toy: ImageData):
 
 def test_only_active_dimensions_are_traversed_and_one_where_none_is(toy: ImageData):
     model = linear_model(toy)
-    weight = model.network.encoder.net.weight  # type: ignore[union-attr]
+    weight = model.module.encoder.net.weight  # type: ignore[union-attr]
     with torch.no_grad():
         weight[2] = 0  # type: ignore[operator, index]
     labels = gallery.traversals(model, toy).labels

@@ -57,7 +57,7 @@ def test_a_model_with_parts_of_its_own_is_loaded_only_on_trust(study: Path, monk
     monkeypatch.syspath_prepend(EXAMPLE)
     try:
         model = load_run(folder, trust=True)
-        assert type(model.network.encoder).__name__ == "Encoder"
+        assert type(model.module.encoder).__name__ == "Encoder"
         assert model.sample(0, n=2).shape == (2, 1, 8, 8)
     finally:
         sys.modules.pop("parts", None)

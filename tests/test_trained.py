@@ -106,7 +106,7 @@ def test_unfinished_diverged_and_damaged_runs_are_refused(folders: dict[str, Pat
 
 def test_a_model_goes_through_its_file_and_always_gives_the_same_bytes(toy: ImageData):
     model = linear_model(toy)
-    packed = {pack(model.arch, model.network.state_dict(), toy.classes) for _ in range(20)}
+    packed = {pack(model.arch, model.module.state_dict(), toy.classes) for _ in range(20)}
     again = unpack(packed.pop())
     assert not packed
     assert (again.arch, again.classes, again.x_var) == (model.arch, toy.classes, pytest.approx(math.exp(-2)))

@@ -227,6 +227,17 @@ def n_parameters(arch: Architecture) -> int:
         return sum(p.numel() for p in VAE(arch).parameters())
 
 
+def model_bytes(arch: Architecture) -> int:
+    """The memory that training needs for a model alone: parameters, gradients, two moments of each, and buffers.
+
+    Raises:
+        RuntimeError: if there are more numbers than torch can count.
+    """
+    with torch.device("meta"):
+        model = VAE(arch)
+    return 16 * sum(p.numel() for p in model.parameters()) + 4 * sum(b.numel() for b in model.buffers())
+
+
 def resolve(
     config: Config, image_shape: tuple[int, int, int], n_classes: int, eigenvalues: Sequence[float] | np.ndarray
 ) -> Architecture:

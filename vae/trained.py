@@ -36,7 +36,7 @@ class TrainedVAE:
 
     Attributes:
         arch: what the network is built from.
-        network: the encoder, decoder, likelihood and prior: an ordinary nn.Module.
+        module: an ordinary nn.Module with `encoder`, `decoder`, `likelihood` and `prior`, in eval mode and frozen.
         log_x_var, x_var: variance of the decoder, and its logarithm as it was learned; None if it is not one number.
         classes: names of the labels.
 
@@ -57,9 +57,9 @@ class TrainedVAE:
             names = ", ".join(sorted(set(targets(arch.parts))))
             raise ValueError(f"the model has parts of its own and would import {names}; trust=True allows it")
         self.arch, self.classes, self.device = arch, classes, torch.device(device)
-        self.network = build(arch, 0)
-        self.network.load_state_dict(dict(state))
-        self.network.to(self.device).eval().requires_grad_(False)
+        self.module = build(arch, 0)
+        self.module.load_state_dict(dict(state))
+        self.module.to(self.device).eval().requires_grad_(False)
         log_x_var = state.get(X_VAR)
         self.log_x_var = None if log_x_var is None else log_x_var.item()
         self.x_var = None if log_x_var is None else log_x_var.exp().item()
@@ -89,7 +89,7 @@ class TrainedVAE:
         Raises:
             ValueError: for images of another shape, or missing labels.
         """
-        return self.network.encode(self._pixels(x), self._labels(y, len(x), self.arch.encoder_repeat > 0))
+        return self.module.encode(self._pixels(x), self._labels(y, len(x), self.arch.encoder_repeat > 0))
 
     @torch.no_grad()
     def parameters(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class TrainedVAE:
         Raises:
             ValueError: for missing labels.
         """
-        return self.network.decode(z.to(self.device), self._labels(y, len(z), self.arch.decoder_repeat > 0))
+        return self.module.decode(z.to(self.device), self._labels(y, len(z), self.arch.decoder_repeat > 0))
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -107,7 +107,7 @@ class TrainedVAE:
         Raises:
             ValueError: for missing labels.
         """
-        return self.network.likelihood.mean(self.parameters(z, y))
+        return self.module.likelihood.mean(self.parameters(z, y))
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images decoded from z = mu, (B, C, H, W)."""
@@ -117,8 +117,8 @@ class TrainedVAE:
     def draw(self, n: int, gen: torch.Generator) -> Tensor:
         """Samples of the prior, (n, k)."""
         noise = torch.randn(n, self.arch.z_dim, generator=gen)
-        chance = torch.empty(n) if isinstance(self.network.prior, Standard) else torch.rand(n, generator=gen)
-        return self.network.prior.sample(noise.to(self.device), chance.to(self.device))
+        chance = torch.empty(n) if isinstance(self.module.prior, Standard) else torch.rand(n, generator=gen)
+        return self.module.prior.sample(noise.to(self.device), chance.to(self.device))
 
     def sample(self, y: Tensor | int | str | None = None, n: int = 1, seed: int = 0) -> Tensor:
         """Images decoded from samples of the prior, (n, C, H, W): of one class, of the given label each, or of any.

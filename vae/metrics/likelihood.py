@@ -104,7 +104,7 @@ def importance_weighted_elbo(subject: Subject) -> dict[str, float]:
 
 
 def _measure(subject: Subject) -> str:
-    return getattr(subject.model.network.likelihood, "measure", "other")
+    return getattr(subject.model.module.likelihood, "measure", "other")
 
 
 def decoder_variance(subject: Subject) -> float:
@@ -133,7 +133,7 @@ def log_weights(
     from vae.likelihoods import likelihood_of
     from vae.priors import gaussian_log_prob
 
-    network, arch = subject.model.network, subject.model.arch
+    network, arch = subject.model.module, subject.model.arch
     measured = network.likelihood
     if subject.config.objective.kind == "per_dim":
         measured = likelihood_of({**arch.likelihood, "value": decoder_variance(subject)})

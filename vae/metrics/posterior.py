@@ -98,7 +98,7 @@ def posteriors(subject: Subject) -> Posteriors:
 )
 def information(subject: Subject) -> dict[str, float]:
     found = posteriors(subject)
-    return decomposition(found.mu, found.logvar, found.eps, subject.model.network.prior)
+    return decomposition(found.mu, found.logvar, found.eps, subject.model.module.prior)
 
 
 @posterior.computes(
@@ -120,7 +120,7 @@ def aggregate(subject: Subject) -> dict[str, float]:
 
     found = posteriors(subject)
     values = moments(found.mu, found.logvar)
-    if not isinstance(subject.model.network.prior, Standard):
+    if not isinstance(subject.model.module.prior, Standard):
         del values["test_aggregate_gaussian_kl"]
     return values
 
@@ -149,7 +149,7 @@ def dead_units(subject: Subject) -> dict[str, float | None]:
     import torch
     from torch import nn
 
-    built, network = subject.model.arch.network, subject.model.network
+    built, network = subject.model.arch.network, subject.model.module
     if built["kind"] != "mlp" or built["activation"] != "relu":
         return {"test_encoder_dead_units": None, "test_decoder_dead_units": None}
     values: dict[str, float | None] = {}

@@ -119,7 +119,7 @@ def errors(subject: Subject, split: str) -> Errors:
     from vae.priors import Standard, gaussian_kl
     from vae.seeding import generator
 
-    model, network, (images, labels) = subject.model, subject.model.network, subject.images(split)
+    model, network, (images, labels) = subject.model, subject.model.module, subject.images(split)
     n_images = len(images)
     noise = generator(subject.config.seed, "evaluate")
     objective = objective_of(subject.config, len(subject.data.train_x))
