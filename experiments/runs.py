@@ -144,7 +144,8 @@ def rerun(runs: Sequence[RunFolder]) -> int:
     try:
         planned = plan([read_settings(run.path) for run in runs])
     except ConfigError as e:
-        return _complain(str(e))
+        damaged(e)
+        return 2
     for run, new in zip(runs, planned, strict=True):
         if new.folder.name != run.name:
             print(f"{run.name} is now {new.folder.name}: its data or the training changed", file=sys.stderr)

@@ -216,7 +216,7 @@ def check_file(path: Path, digest: str, record: Path) -> None:
         stat = path.stat()
         if S_ISDIR(stat.st_mode):
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        if stat.st_mtime_ns <= record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
+        if stat.st_mtime_ns < record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
             return
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: missing") from None
