@@ -39,11 +39,16 @@ def load(folder: RunFolder) -> dict[str, Any] | None:
             data = (folder.path / name).read_bytes()
         except FileNotFoundError:
             continue
+        except OSError as e:
+            folder.log(f"{name} cannot be read ({e.strerror}) and was ignored")
+            continue
         head = len(MAGIC) + hashlib.sha256().digest_size
         payload = data[head:]
         if data[:head] == MAGIC + hashlib.sha256(payload).digest():
-            with contextlib.suppress(pickle.UnpicklingError, RuntimeError):  # a sound file of something else
-                return torch.load(io.BytesIO(payload), weights_only=True)
+            with contextlib.suppress(pickle.UnpicklingError, RuntimeError, EOFError):  # a sound file of something else
+                state = torch.load(io.BytesIO(payload), weights_only=True)
+                if isinstance(state, dict) and state.keys() >= {"device", "epoch", "step"}:
+                    return state
         folder.log(f"{name} is damaged and was ignored")
     return None
 

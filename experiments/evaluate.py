@@ -200,7 +200,7 @@ def _write(folder: RunFolder, family: str, result: Result) -> None:
             drawn = io.BytesIO()
             image.save(drawn, "PNG")
             folder.write(f"{name}.png", drawn.getvalue())
-    _write_record(folder, family, {"files": files, "values": result.values})
+    _write_record(folder, family, {"values": result.values} | ({"files": files} if files else {}))
 
 
 def _fail(folder: RunFolder, families: Sequence[str], error: Exception, note: Callable[[str], None]) -> None:

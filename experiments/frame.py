@@ -77,7 +77,7 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
         return row | _settings(_from_yaml(folder.path))
     values, failures = read_metrics(folder)
     row |= _settings(result["settings"])
-    row |= {key: value for key, value in result.items() if key not in ("run", "settings", "schema_version")}
+    row |= {key: value for key, value in result.items() if key not in ("run", "settings", "schema_version", "files")}
     row |= values
     row["failures"] = failures
     if result["status"] == "ok" and "test_sse" not in values:

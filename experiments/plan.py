@@ -119,7 +119,7 @@ def _check_memory(config: Settings, arch: Architecture) -> None:
     value = {**result_settings(config), "label_repeat": config.label_repeat.value or "match"}[name]
     size = f"{needed / 1e9:,.0f} GB" if math.isfinite(needed) else "more memory than can be counted"
     raise ConfigError(
-        f"{name}={value}: training needs {size}; allowed: a model that fits into the {there / 1e9:,.0f} GB of this machine"
+        f"{name}={value}: training needs {size}; allowed: a model that fits into this machine's {there / 1e9:,.0f} GB"
     )
 
 

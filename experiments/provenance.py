@@ -17,6 +17,9 @@ from typing import Any
 
 import vae
 
+# Modules of vae/ that decide a trained model's numbers, besides those of vae/data/.
+NUMBERS = ("likelihoods", "model", "networks", "objectives", "optimizers", "priors", "seeding", "stack", "train")
+
 
 def now() -> str:
     """The local time with its zone, to the second."""
@@ -54,22 +57,11 @@ def git_state() -> dict[str, Any]:
 
 @functools.cache
 def training_code() -> str:
-    """A hash of the modules that decide a trained model's numbers: those of vae/ that training imports."""
+    """A hash of the modules that decide a trained model's numbers."""
     library = Path(vae.__file__).parent
-    names = [
-        "capture",
-        "likelihoods",
-        "model",
-        "networks",
-        "objectives",
-        "optimizers",
-        "priors",
-        "seeding",
-        "stack",
-        "train",
-    ]
+    files = [library / f"{name}.py" for name in NUMBERS]
     digest = hashlib.sha256()
-    for path in [*(library / f"{name}.py" for name in names), *sorted((library / "data").glob("*.py"))]:
+    for path in [*files, *sorted((library / "data").glob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -85,10 +77,5 @@ def cpu_name() -> str:
 
 def provenance() -> dict[str, Any]:
     """What all runs of this process share: command, versions, code and system."""
-    return {
-        "command": command(),
-        "versions": versions(),
-        **git_state(),
-        "training_code": training_code(),
-        "host_system": platform.system(),
-    }
+    code = {**git_state(), "training_code": training_code()}
+    return {"command": command(), "versions": versions(), **code, "host_system": platform.system()}

@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +88,21 @@ def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
     made = []
     for run in runs:
         run.check()
-        stats = [p.stat() for p in run.path.rglob("*") if p.is_file()] or [run.path.stat()]
+        stats = list(_files(run.path)) or [run.path.stat()]
         age = time.time() - max(s.st_mtime for s in stats)
         size = sum(s.st_size for s in stats)
         made.append(Row(run, run.status(), is_running(run), size, age, used.get(run.name, [])))
     return made
+
+
+def _files(folder: str | Path) -> Iterator[os.stat_result]:
+    """Size and time of each file below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path)
+            else:
+                yield entry.stat(follow_symlinks=False)
 
 
 def show_list(output_dir: str) -> None:
@@ -140,7 +150,8 @@ def rerun(runs: Sequence[RunFolder]) -> int:
     try:
         planned = plan([read_settings(run.path) for run in runs])
     except ConfigError as e:
-        return _complain(str(e))
+        damaged(e)
+        return 2
     for run, new in zip(runs, planned, strict=True):
         if new.folder.name != run.name:
             print(f"{run.name} is now {new.folder.name}: its data or the training changed", file=sys.stderr)

@@ -123,9 +123,14 @@ def read_settings(folder: Path) -> Settings:
     path = folder / "config.yaml"
     try:
         data = path.read_bytes()
-        seal.check(data)
+        try:
+            seal.check(data)
+        except ValueError as e:
+            raise ConfigError(f"{path}: {e}") from None
         own = OmegaConf.create(data.decode())
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), own))
+    except ConfigError:
+        raise
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
         reason = " ".join(str(e).split()[:30]) or type(e).__name__
         raise ConfigError(f"{path}: cannot be read ({reason})") from None

@@ -25,7 +25,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from errno import EISDIR
 from pathlib import Path
@@ -124,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or is not as it was written; the message is one line that names the file.
     """
-    return seal.unsealed_json(read_sealed(path))
+    return dict(_read(path, seal.unsealed_json))
 
 
 def read_sound(path: Path) -> dict[str, Any] | None:
@@ -141,7 +141,7 @@ def read_sound(path: Path) -> dict[str, Any] | None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file of `seal.sealed_text`; empty where there is none or it is damaged."""
     try:
-        return yaml.load(read_sealed(path), yaml.CSafeLoader)
+        return _read(path, _unsealed_yaml)
     except FileNotFoundError:
         return {}
     except ValueError as e:
@@ -155,16 +155,51 @@ def read_sealed(path: Path) -> bytes:
     Raises:
         As read_json.
     """
+    return _read(path, _unsealed)
+
+
+def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:
+    """What a file holds; it is not read again as long as it stays as it is.
+
+    Raises:
+        As read_json.
+    """
     try:
-        data = path.read_bytes()
-        seal.check(data)
+        stat = os.stat(path)
+        stamp = str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        if parse is not _nothing or stamp not in _sound:
+            return _parsed(stamp, parse)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file") from None
     except OSError as e:
         raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
+
+
+@functools.lru_cache(maxsize=200_000)  # a command reads each file of 10,000 runs several times
+def _parsed(stamp: tuple[Any, ...], parse: Callable[[bytes], Any]) -> Any:
+    with open(stamp[0], "rb") as f:
+        content = parse(f.read())
+    _sound.add(stamp)
+    return content
+
+
+_sound: set[tuple[Any, ...]] = set()  # the files that were read, by path and times
+
+
+def _nothing(data: bytes) -> None:
+    seal.check(data)
+
+
+def _unsealed(data: bytes) -> bytes:
+    seal.check(data)
     return data
+
+
+def _unsealed_yaml(data: bytes) -> dict[str, Any]:
+    seal.check(data)
+    return yaml.load(data, yaml.CSafeLoader)
 
 
 def check_file(path: Path, digest: str, record: Path) -> None:
@@ -181,7 +216,7 @@ def check_file(path: Path, digest: str, record: Path) -> None:
         stat = path.stat()
         if S_ISDIR(stat.st_mode):
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        if stat.st_mtime_ns <= record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
+        if stat.st_mtime_ns < record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
             return
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: missing") from None
@@ -277,20 +312,18 @@ class RunFolder:
 
     def check(self) -> None:
         """Reads whatever has a checksum, so that `damage_named` names what is damaged."""
-        metrics = sorted((self.path / "metrics").glob("*.json"))
-        records = [*sorted(self.path.glob("*.json")), *metrics]
-        for path in [path for path in (self.path / "config.yaml", *records) if path.name != "result.json"]:
-            try:
-                read_sealed(path)
-            except FileNotFoundError:
-                continue
-            except ValueError as e:
-                damaged(e)
-        history = self.path / "history.csv"
-        if self.result() is not None and not self.sound(history.name, "result.json") and not os.path.lexists(history):
-            damaged(f"{history}: missing")
-        for path in self.path.glob("*.npz"):
-            self.sound(path.name, f"metrics/{path.stem}.json")
+        names = sorted(os.listdir(self.path))
+        metrics = sorted(os.listdir(self.path / "metrics")) if "metrics" in names else []
+        for name in (*names, *(f"metrics/{name}" for name in metrics)):
+            if (name.endswith(".json") or name == "config.yaml") and name != "result.json":
+                try:
+                    _read(f"{self.path}/{name}", _nothing)
+                except ValueError as e:
+                    damaged(e)
+        if self.result() is not None and not self.sound("history.csv", "result.json") and "history.csv" not in names:
+            damaged(f"{self.path / 'history.csv'}: missing")
+        for name in (name for name in names if name.endswith(".npz")):
+            self.sound(name, f"metrics/{name.removesuffix('.npz')}.json")
 
     def locked(self) -> AbstractContextManager[bool]:
         """Holds the run for this process and thread; yields False at once if someone else has it."""

@@ -123,4 +123,4 @@ def composed(arguments: Sequence[str]) -> tuple[Sweeper, Any]:
     cfg.hydra.mode = RunMode.MULTIRUN
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=lambda cfg: None, config=cfg)
-    return sweeper, OmegaConf.to_object(cfg.hydra.overrides.task)
+    return sweeper, OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)

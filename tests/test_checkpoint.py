@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,13 @@ import torch
 from experiments import checkpoint
 from experiments.store import RunFolder
 
-STATE = {"parameters": {"w": torch.arange(6.0)}, "epoch": 3, "history": [{"train_sse": 0.1}]}
+STATE = {
+    "parameters": {"w": torch.arange(6.0)},
+    "device": "cpu",
+    "epoch": 3,
+    "step": 0,
+    "history": [{"train_sse": 0.1}],
+}
 
 
 def test_checkpoint_comes_back_as_it_was(tmp_path: Path):
@@ -87,3 +94,19 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(monkeypatch: pyte
     assert not checkpointer.due(epoch_ended=True)
     now[0] += 1.5
     assert checkpointer.due(epoch_ended=False)
+
+
+@pytest.mark.parametrize("content", [{}, 5, [], None, "text", {"epoch": 1}])
+def test_a_sound_checkpoint_of_something_else_is_ignored(tmp_path: Path, content: Any):
+    folder = RunFolder(tmp_path)
+    checkpoint.save(folder, content)
+    assert checkpoint.load(folder) is None
+    (tmp_path / "checkpoint.pt").write_bytes(b"VAECKPT1" + hashlib.sha256(b"").digest())
+    assert checkpoint.load(folder) is None
+    assert (tmp_path / "run.log").read_text().count("is damaged and was ignored") == 2
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_ignored(tmp_path: Path):
+    (tmp_path / "checkpoint.pt").mkdir()
+    assert checkpoint.load(RunFolder(tmp_path)) is None
+    assert "checkpoint.pt cannot be read (Is a directory) and was ignored" in (tmp_path / "run.log").read_text()

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.launch import cli
+from experiments.seal import sealed_text
 from experiments.settings import Settings, read_settings, to_yaml, validate
 from tests.conftest import tiny_config
 from vae.config import ConfigError
@@ -109,7 +110,7 @@ def test_settings_come_back_from_a_run_folder_with_the_place_that_it_lies_in(tmp
 @pytest.mark.parametrize("content", [None, "a: [", "[]", "unknown: 3\n", "seed: text\n", "\x00"])
 def test_settings_that_cannot_be_read_are_named_in_one_line(tmp_path: Path, content: str | None):
     if content is not None:
-        (tmp_path / "config.yaml").write_text(content)
+        (tmp_path / "config.yaml").write_bytes(sealed_text(content))
     with pytest.raises(ConfigError) as e:
         read_settings(tmp_path)
     assert str(e.value).startswith(f"{tmp_path / 'config.yaml'}: cannot be read (")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import browse, claims, collect, runs
+from experiments import browse, claims, collect, runs, store
 from experiments.frame import read
 from experiments.report import build, figures
 from experiments.seal import sealed_text
@@ -153,6 +153,16 @@ def test_the_manifest_of_the_report_itself(outputs: Path, capsys: pytest.Capture
     assert call(command, outputs) == 1
     (line,) = {line for line in capsys.readouterr().err.splitlines() if str(path) in line}
     assert "damaged: it does not fit its checksum" in line
+
+
+def test_each_file_is_read_once(outputs: Path) -> None:
+    """A command looks at the files of 10,000 runs several times."""
+    n_files = len([path for path in (outputs / "runs").rglob("*") if path.suffix in (".json", ".yaml")])
+    store._parsed.cache_clear()
+    store._sound.clear()
+    experiments.table(output_dir=outputs)
+    assert store._parsed.cache_info().misses < 1.05 * n_files
+    assert store._parsed.cache_info().hits > 0
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "result.json"])

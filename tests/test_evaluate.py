@@ -157,9 +157,8 @@ def test_what_is_not_trained_or_diverged_is_left_alone(runs: list[RunFolder]):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda run: (run.path / "model.safetensors").write_bytes(b"x"), "is damaged"),
-        (lambda run: (run.path / "model.safetensors").unlink(), "FileNotFoundError"),
-        (lambda run: (run.path / "config.yaml").write_text("["), "config.yaml: cannot be read"),
+        (lambda run: (run.path / "config.yaml").write_text("["), "config.yaml: has no checksum"),
+        (lambda run: (run.path / "config.yaml").unlink(), "config.yaml: cannot be read"),
     ],
 )
 def test_a_damaged_run_is_a_failure_of_its_own(runs: list[RunFolder], damage: Callable, reason: str):

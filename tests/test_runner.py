@@ -16,6 +16,7 @@ from experiments import checkpoint, training
 from experiments.plan import plan
 from experiments.runner import execute
 from experiments.settings import result_settings
+from experiments.store import read_json
 from experiments.training import Interrupted, Outcome
 from tests.conftest import Configs, Silent, run_all
 from vae.config import ConfigError
@@ -36,8 +37,10 @@ def test_a_run_folder_holds_the_model_and_how_training_ended(configs: Configs, t
     assert {p.name for p in folder.iterdir()} == {
         *("config.yaml", "provenance.json", "history.csv", "run.log", "model.safetensors", "result.json"),
     }
-    result = json.loads((folder / "result.json").read_text())
-    assert result == outcome.result
+    result = read_json(folder / "result.json")
+    history = hashlib.sha256((folder / "history.csv").read_bytes()).hexdigest()
+    assert result == {**(outcome.result or {}), "files": {"history.csv": history}}
+    del result["files"]
     assert result == {
         "schema_version": 2,
         "run": folder.name,

@@ -10,6 +10,7 @@ import pytest
 from experiments import plan as planning
 from experiments import runs
 from experiments.plan import plan
+from experiments.seal import sealed_text
 from experiments.settings import to_yaml
 from experiments.store import RESULT_VERSION, RunFolder, write_json
 from tests.conftest import make_data, run_all, tiny_config
@@ -84,7 +85,7 @@ def test_damaged_files_are_named_in_one_line_each_and_the_rest_goes_on(
     broken.mkdir()
     for content in ("[", "{}"):
         (broken / "sweep.json").write_text(content)
-        assert call(outputs, "list") == 0
+        assert call(outputs, "list") == 1
         out, err = capsys.readouterr()
         lines = err.splitlines()
         assert [line.partition("/broken")[2].partition(":")[0] for line in lines[:1]] == ["/sweep.json"]
@@ -166,7 +167,7 @@ def test_pictures_that_cannot_be_drawn_are_refused_in_one_line(
 ):
     first, second, failed, _ = names(outputs)
     (outputs / "runs" / second / "model.safetensors").unlink()
-    for run, said in ((second, "No such file"), (failed, "has no trained model"), (first, "has changed since")):
+    for run, said in ((second, "has no trained model"), (failed, "has no trained model"), (first, "has changed since")):
         if run == first:
             monkeypatch.setattr(planning, "load_data", lambda dataset: make_data(seed=1))
         assert call(outputs, "pictures", run) == 2
@@ -187,10 +188,11 @@ def test_rerun_trains_a_run_from_its_own_settings(outputs: Path):
 def test_rerun_names_settings_that_cannot_be_read(outputs: Path, capsys: pytest.CaptureFixture[str]):
     run = RunFolder(outputs / "runs" / names(outputs)[3])
     for content in ("nonsense: 3\n", "a: [", "[]"):
-        run.write("config.yaml", content)
-        assert call(outputs, "rerun", run.name) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert f"{run.path / 'config.yaml'}: cannot be read" in line
+        for data, said in ((content, "has no checksum"), (sealed_text(content), "cannot be read")):
+            run.write("config.yaml", data)
+            assert call(outputs, "rerun", run.name) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"{run.path / 'config.yaml'}: {said}" in line
 
 
 def test_a_reader_that_leaves_is_no_error(outputs: Path):

@@ -3,7 +3,6 @@
 Most of it trains nothing: a launcher writes results that are known functions of the settings. The last test trains.
 """
 
-import copy
 import dataclasses
 import json
 import math
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from experiments import plan as planning
 from experiments.evaluate import evaluate
 from experiments.frame import read
 from experiments.launch import cli, conclude
-from experiments.launch.grid import GridSweeper, key_of
+from experiments.launch.grid import GridSweeper
 from experiments.launch.search import OptunaSweeper
 from experiments.plan import plan
 from experiments.report.build import collect
@@ -95,25 +93,10 @@ class Searching:
         self.breaks_after = 10**9
         self.failing: Callable[[Settings], bool] = lambda config: False
         sweeper.launcher.launch = self.launch  # type: ignore[method-assign]
-        self.bases: dict[tuple[str, ...], DictConfig] = {}
-        self.compose, sweeper.compose = sweeper.compose, self.quickly  # type: ignore[assignment]
-
-    def quickly(self, overrides: Sequence[str]) -> DictConfig:
-        """What Hydra composes: it does so once for all trials, which differ in plain settings alone."""
-        own = [o for o in overrides if o.startswith(("x_var.value=", "z_dim.value="))]
-        fixed = tuple(o for o in overrides if o not in own)
-        if fixed not in self.bases:
-            self.bases[fixed] = self.compose(fixed)
-        if not own:
-            return self.bases[fixed]
-        composed = copy.deepcopy(self.bases[fixed])
-        for o in self.sweeper.parse(own):
-            OmegaConf.update(composed, key_of(o), o.value())
-        return composed
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         for overrides in job_overrides:
-            config = cli.typed(self.quickly(overrides))
+            config = self.sweeper.compose.settings(overrides)
             (run,) = plan([config])
             if run.folder.result() is not None:
                 continue

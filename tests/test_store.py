@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def test_a_run_without_a_sound_result_and_model_is_not_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], Any], said: str
 ):
     assert finished(tmp_path / "run").status() == "ok"
+    time.sleep(0.02)  # a file system notes times in steps of some milliseconds
     damage(tmp_path / "run")
     (path,) = tmp_path.iterdir()
     with damage_named("runs") as found:
