@@ -18,7 +18,6 @@ import torch
 from experiments import loggers
 from experiments.plan import Run
 from experiments.progress import Progress
-from experiments.provenance import training_code
 from experiments.stacking import phases, stacks
 from experiments.store import prepare_output
 from experiments.training import Interrupted, Outcome, Trainer
@@ -51,7 +50,7 @@ def execute(
             outcomes[name] = Outcome(run, done)
             loggers.record(run, progress.note)
     progress.done = len(outcomes)
-    if other := [name for name in outcomes if _other_code(unique[name])]:
+    if other := [name for name in outcomes if unique[name].folder.trained_by_other_code()]:
         progress.note(
             f"{len(other)} of {len(unique)} runs were trained by other code than this, {other[0]} among them; "
             "to train them again, remove them: python -m experiments.runs prune --other-code"
@@ -77,11 +76,6 @@ def execute(
                     raise Interrupted
     progress.close()
     return [outcomes[run.folder.name] for run in runs]
-
-
-def _other_code(run: Run) -> bool:
-    """Whether a finished run says that it was trained by other code."""
-    return (run.folder.read("provenance.json") or {}).get("training_code", training_code()) != training_code()
 
 
 @contextmanager

@@ -7,7 +7,8 @@ python -m experiments.runs sample RUN                draws samples: --label 7 -n
 python -m experiments.runs reconstruct RUN IMAGES    draws one's own images and their reconstructions
 python -m experiments.runs encode RUN IMAGES         writes the latents of one's own images: --out z.npz
 python -m experiments.runs rerun RUN ...             trains runs that are not finished, from their own settings
-python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing and --in-no-report pick some
+python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing, --in-no-report and
+                                                     --other-code pick some
 
 RUN is a name, a fingerprint, a part that only one name has, a path, or best:REPORT.
 """
@@ -262,6 +263,7 @@ def arguments() -> argparse.ArgumentParser:
         ("failed", "all runs whose training ended in an error"),
         ("missing", "all runs that are unfinished and not in training"),
         ("in-no-report", "all runs that are in no report and are not in training"),
+        ("other-code", "all finished runs that were trained by other code than the present"),
     ):
         removal.add_argument(f"--{option}", action="store_true", help=text)
     removal.add_argument("--yes", action="store_true", help="do not ask")
@@ -300,7 +302,7 @@ def call(args: argparse.Namespace) -> int:
         for r in picked:
             show_run(r)
         return 0
-    if args.failed or args.missing or args.in_no_report:
+    if args.failed or args.missing or args.in_no_report or args.other_code:
         taken = {r.run.path.resolve() for r in picked}
         others = [run for run in all_runs(args.output_dir) if run.path.resolve() not in taken]
         picked += [
@@ -309,6 +311,7 @@ def call(args: argparse.Namespace) -> int:
             if (args.failed and r.status == "failed")
             or (args.missing and r.status == "missing" and not r.running)
             or (args.in_no_report and not r.reports and not r.running)
+            or (args.other_code and r.run.result() is not None and r.run.trained_by_other_code())
         ]
     return prune(picked, args.yes)
 

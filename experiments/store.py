@@ -36,6 +36,7 @@ import yaml
 
 from experiments import seal
 from experiments.locks import locked
+from experiments.provenance import training_code
 from vae.config import ConfigError
 
 RESULT_VERSION = 2  # of a run's result.json
@@ -324,6 +325,10 @@ class RunFolder:
             damaged(f"{self.path / 'history.csv'}: missing")
         for name in (name for name in names if name.endswith(".npz")):
             self.sound(name, f"metrics/{name.removesuffix('.npz')}.json")
+
+    def trained_by_other_code(self) -> bool:
+        """Whether the run says that the modules that decide its numbers were others than the present ones."""
+        return (self.read("provenance.json") or {}).get("training_code", training_code()) != training_code()
 
     def locked(self) -> AbstractContextManager[bool]:
         """Holds the run for this process and thread; yields False at once if someone else has it."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import checkpoint, training
+from experiments import checkpoint, store, training
 from experiments.plan import plan
 from experiments.runner import execute
 from experiments.settings import result_settings
@@ -103,7 +103,7 @@ def test_a_run_is_bit_identical_alone_and_in_a_sweep(configs: Configs, tmp_path:
 
 
 def test_divergence_is_recorded_and_the_siblings_finish(configs: Configs, tmp_path: Path):
-    changes = [{"seed": 0}, {"seed": 1, "beta__value": 1e39}, {"seed": 2}]
+    changes = [{"seed": 0}, {"seed": 1, "trainer__lr": 10.0}, {"seed": 2}]
     progress = Silent()
     outcomes = run_all(configs(*changes, trainer__epochs=4), progress)
     assert [o.ok for o in outcomes] == [True, False, True]
@@ -307,3 +307,35 @@ def test_a_run_whose_folder_cannot_be_made_fails_alone(configs: Configs):
     assert [n for n in progress.notes if n.startswith("failed")] == [
         f"failed: {runs[1].folder.name}: {outcomes[1].reason}"
     ]
+
+
+def test_runs_trained_by_other_code_are_named_in_one_line(configs: Configs, monkeypatch: pytest.MonkeyPatch):
+    first = run_all(configs({"seed": 0}, {"seed": 1}))
+    monkeypatch.setattr(store, "training_code", lambda: "changed")
+    progress = Silent()
+    again = run_all(configs({"seed": 0}, {"seed": 1}, {"seed": 2}), progress)
+    assert [files(o)["model.safetensors"] for o in again[:2]] == [files(o)["model.safetensors"] for o in first]
+    (line,) = progress.notes
+    assert line.startswith("2 of 3 runs were trained by other code than this, ")
+    assert line.endswith("to train them again, remove them: python -m experiments.runs prune --other-code")
+
+
+def test_the_log_has_a_line_for_each_epoch(configs: Configs):
+    (outcome,) = run_all(configs(trainer__epochs=3))
+    lines = [line for line in (outcome.run.folder.path / "run.log").read_text().splitlines() if " of 3: " in line]
+    assert ["epoch 1 of 3: loss" in lines[0], "epoch 3 of 3: loss" in lines[2], len(lines)] == [True, True, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"model__hidden": [10**9]}, "model.hidden=[1000000000]: training needs "),
+        ({"label_repeat__value": 999_999_999}, "label_repeat=999999999: training needs "),
+        ({"model__hidden": [2 * 10**9, 2 * 10**9]}, "model.hidden=[2000000000, 2000000000]: training needs "),
+    ],
+)
+def test_a_model_that_cannot_fit_is_refused_with_the_bytes(configs: Configs, changes: dict[str, Any], line: str):
+    with pytest.raises(ConfigError) as caught:
+        plan(configs(changes))
+    assert str(caught.value).startswith(line)
+    assert str(caught.value).endswith(" GB")
