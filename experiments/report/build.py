@@ -17,6 +17,7 @@ from typing import Any
 from experiments import advice, frame
 from experiments.findings import Findings, findings, survivors
 from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.purposes import purposes
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
 from experiments.report.figures import sheets
@@ -132,6 +133,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "advice": advised,
         "tables": own,
         "families": [f for f in FAMILIES if f in own],
+        "purposes": [] if report.study.get("pick", True) else purposes(living),
         "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),

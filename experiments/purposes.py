@@ -1,0 +1,59 @@
+"""Which setting is best for what: for each column that an experiment asks about, the best one and its equals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.findings import asked
+from experiments.frame import Cell, Report
+from experiments.statistics import Interval, paired_interval
+from experiments.wording import labelled
+from vae.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """A column and the settings that are best in it.
+
+    Attributes:
+        column: name of the metric.
+        lowest: whether the lowest value is the best one.
+        best: names of the settings, the best mean first, then those whose difference from it has an interval with 0.
+        value: of the first.
+        without: names of settings that have no such value.
+    """
+
+    column: str
+    lowest: bool
+    best: list[str]
+    value: Interval
+    without: list[str]
+
+
+def purposes(report: Report) -> list[Purpose]:
+    """One entry for each column asked about that has a better direction; empty unless words are compared.
+
+    With one seed per setting there are no intervals, so each column has one best setting.
+    """
+    if report.main is None or report.is_number(report.main):
+        return []
+    found = [_purpose(column, report.cells) for column in asked(report)]
+    return [purpose for purpose in found if purpose is not None]
+
+
+def _purpose(column: str, cells: Sequence[Cell]) -> Purpose | None:
+    direction = METRICS[column].direction if column in METRICS else ""
+    having = [cell for cell in cells if cell.interval(column).n]
+    if not direction or len(having) < 2:
+        return None
+    lowest = direction == "lower"
+    ranked = sorted(having, key=lambda cell: cell.mean(column) if lowest else -cell.mean(column))
+    first = ranked[0].values(column).to_dict()
+    equal = []
+    for cell in ranked[1:]:
+        difference = paired_interval(first, cell.values(column).to_dict())
+        if difference.n > 1 and difference.low <= 0 <= difference.high:
+            equal.append(labelled(cell.settings))
+    without = [labelled(cell.settings) for cell in cells if not cell.interval(column).n]
+    return Purpose(column, lowest, [labelled(ranked[0].settings), *equal], ranked[0].interval(column), without)

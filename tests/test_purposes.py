@@ -1,0 +1,47 @@
+"""Which setting is best for what, with numbers that are known."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.frame import read
+from experiments.purposes import Purpose, purposes
+from experiments.report.build import collect
+from tests.fakes import fake_report
+
+SSE = {"both": 5.0, "encoder": 9.0, "decoder": 5.001}
+BITS = {"both": 3.0, "encoder": 2.0, "decoder": None}
+
+
+def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    placement, seed = settings["label_placement.kind"], settings["seed"]
+    wobble = 0.1 * (seed - 1) * (1 if placement == "decoder" else -1)
+    bits = BITS[placement]
+    return row | {"test_sse": SSE[placement] + wobble, "test_bits_per_dim": bits and bits + 0.001 * seed}
+
+
+def found(tmp_path: Path, params: dict[str, Any], **study: Any) -> list[Purpose]:
+    columns = {"columns": ["test_sse", "test_bits_per_dim", "test_kl"], "pick": False}
+    fake_report(tmp_path, params=params, study=columns | study, change=change)
+    return purposes(read("trial", tmp_path))
+
+
+def test_each_column_with_a_direction_has_its_best_settings_and_their_equals(tmp_path: Path):
+    sse, bits = found(tmp_path, {"label_placement.kind": list(SSE), "seed": [0, 1, 2]})
+    assert (sse.column, sse.lowest, sse.best, sse.without) == ("test_sse", True, ["both", "decoder"], [])
+    assert sse.value.mean == pytest.approx(5.0)
+    assert (bits.column, bits.best, bits.without) == ("test_bits_per_dim", ["encoder"], ["decoder"])
+    text = collect("trial", tmp_path).read_text()
+    assert "Lowest SSE: both (5.00 ± 0.25), not distinguishable from decoder." in text
+    assert "Lowest bits per dimension: encoder (2.001 ± 0.002); decoder has none." in text
+
+
+def test_numbers_on_an_axis_need_no_list(tmp_path: Path):
+    fake_report(tmp_path, params={"x_var.value": [0.1, 1.0], "seed": [0, 1]}, study={"pick": False})
+    assert purposes(read("trial", tmp_path)) == []
+
+
+def test_a_report_that_picks_a_setting_says_so_instead(tmp_path: Path):
+    found(tmp_path, {"label_placement.kind": list(SSE), "seed": [0, 1, 2]}, pick=True)
+    assert "Which to choose" not in collect("trial", tmp_path).read_text()
