@@ -196,7 +196,7 @@ def test_an_unknown_report_or_a_broken_manifest_is_one_line(tmp_path: Path, caps
     fake_report(tmp_path)
     assert "did you mean trial?" in failed(capsys, "trail", "--output-dir", str(tmp_path))
     (tmp_path / "reports" / "trial" / "sweep.json").write_text("{")
-    assert "not a usable manifest" in failed(capsys, "trial", "--output-dir", str(tmp_path))
+    assert "sweep.json: has no checksum" in failed(capsys, "trial", "--output-dir", str(tmp_path))
 
 
 def test_reports_need_no_torch():

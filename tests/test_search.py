@@ -405,3 +405,20 @@ def test_a_search_that_trains_ends_in_a_report(command: Callable[..., Searching]
     assert told == [list(trial.values) for trial in search.trials]
     assert json.loads((folder / "summary.json").read_text())["n_usable"] == 4
     assert "tiny-search" in (tmp_path / "outputs/reports/index.md").read_text()
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + bytes(200), b"cut"])
+def test_a_damaged_database_is_one_line_that_says_what_to_do(command: Callable[..., Searching], content: bytes):
+    search = command()
+    search()
+    database = search.output_dir / "search.db"
+    database.write_bytes(database.read_bytes()[:5000] if content == b"cut" else content)
+    with pytest.raises(ConfigError) as e:
+        command()()
+    assert str(e.value).startswith(f"{database}: cannot be used (")
+    assert "move it away and run the same command again" in str(e.value)
+    assert "\n" not in str(e.value)
+    database.unlink()
+    again = command()
+    again()
+    assert again.trained == [], "the same trials, found trained"
