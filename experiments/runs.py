@@ -293,7 +293,10 @@ def call(args: argparse.Namespace) -> int:
         named = {run.path: run for run in (find(name, args.output_dir) for name in args.run)}.values()
     except ValueError as e:
         return _complain(str(e))
+    for run in all_runs(args.output_dir):
+        run.check()
     if args.command == "pictures":
+        uses(args.output_dir)
         return draw_pictures(list(named))
     if args.command == "rerun":
         return rerun(list(named))
