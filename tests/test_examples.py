@@ -29,7 +29,7 @@ case "$*" in
 esac
 exec {python} "$@"
 """
-QUICK = re.compile(r"--help|experiments\.(runs (list|show|sample|rerun|prune)|diagnose)|make (report|browse)")
+QUICK = re.compile(r"experiments\.(runs (list|sample|prune)|diagnose)|make report")
 PACKAGES = ("tensorboard", "mlflow", "wandb", "optuna")
 
 
