@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from experiments.findings import asked
 from experiments.frame import Cell, Report
 from experiments.statistics import Interval, paired_interval
-from experiments.wording import labelled
+from experiments.wording import SETTING, labelled
 from vae.metrics import METRICS
 
 
@@ -33,11 +33,11 @@ class Purpose:
 
 
 def purposes(report: Report) -> list[Purpose]:
-    """One entry for each column that has a better direction; none if the compared setting is a number.
+    """One entry for each column that has a better direction; none unless options, such as likelihoods, are compared.
 
     With one seed per setting there are no intervals, so each column has one best setting.
     """
-    if report.main is None or report.is_number(report.main):
+    if report.main in (None, SETTING) or report.is_number(report.main):
         return []
     found = [_purpose(column, report.cells) for column in asked(report)]
     return [purpose for purpose in found if purpose is not None]

@@ -23,7 +23,7 @@ COMMANDS = [
     "seed=0,1 model.hidden=[8],[16,8] dataset=./some/pictures,./c",
     "seed=0,1 +study.published=[{a:1}] trainer.lr=1e-3,1",
     "seed=0,1 trainer.epochs=10,20 beta=warmup 'beta.epochs=${trainer.epochs}'",
-    "seed=0,1 x_var={value:3} trainer.tf32=true,false",
+    "seed=0,1 x_var={value:3} trainer.precision=tf32,float32",
     "seed=0,1 study.name='0.1' study.title=yes trainer=default",
     "seed=0,1 hydra.job.name=mine model.logvar_max=null,4",
 ]

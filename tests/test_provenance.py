@@ -25,3 +25,11 @@ def test_reports_made_again_do_not_make_the_code_dirty(tmp_path: Path, monkeypat
         (tmp_path / changed).write_text("changed")
         found.append(provenance.git_state.__wrapped__()["git_dirty"])
     assert found == [False, True]
+
+
+def test_comments_and_docstrings_are_no_other_code():
+    plain = "def f(x):\n    return x + 1\n"
+    described = 'def f(x):  # adds\n    """One more."""\n    return x + 1\n'
+    assert provenance.without_texts(described) == provenance.without_texts(plain)
+    assert provenance.without_texts(plain.replace("1", "2")) != provenance.without_texts(plain)
+    assert len(provenance.training_code()) == 16

@@ -14,6 +14,7 @@ from experiments import plan as planning
 from tests.conftest import run_all, tiny_config
 from tests.models import linear_model
 from vae.data import ImageData, facts
+from vae.priors import Standard
 from vae.trained import MODEL_FILE, TrainedVAE, load_run, pack, unpack
 
 
@@ -140,3 +141,34 @@ def test_what_is_not_a_model_is_refused_in_one_line(toy: ImageData):
         with pytest.raises(ValueError, match="not a model of this project") as error:
             unpack(data)
         assert "\n" not in str(error.value)
+
+
+# --- Classes and the module
+
+
+def test_a_class_is_known_by_number_or_name_and_another_is_refused_with_the_list(toy: ImageData):
+    model = linear_model(toy)
+    assert torch.equal(model.sample("c2", n=3), model.sample(2, n=3))
+    for wrong in (17, -1, "c9"):
+        with pytest.raises(ValueError, match=r"is not a class; there are 0 \(c0\), 1 \(c1\), 2 \(c2\)$"):
+            model.sample(wrong)
+    assert repr(model) == (
+        "TrainedVAE(linear, images (1, 8, 8), z_dim 4, gaussian, x_var 0.1353, prior standard, 3 classes)"
+    )
+
+
+def test_the_module_is_trained_on_by_an_ordinary_loop(toy: ImageData):
+    network = linear_model(toy).module
+    assert not any(p.requires_grad for p in network.parameters())
+    assert isinstance(network.prior, Standard)
+    network.train().requires_grad_()
+    optimizer, losses = torch.optim.Adam(network.parameters(), lr=1e-2), []
+    x, y = toy.train_x / 255, toy.train_y
+    for _ in range(20):
+        mu, logvar = network.encode(x, y)
+        parameters = network.decode(mu, y)
+        losses.append((network.prior.kl(mu, logvar) - network.likelihood.log_prob(x, parameters)).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 1

@@ -124,7 +124,8 @@ class GridSweeper(Sweeper):
 
     def undone(self, row: Sequence[str], arguments: Sequence[str]) -> list[str]:
         """Overrides for what the experiment fixes and a row's option does not use: `z_dim=pca` undoes `z_dim.value`."""
-        chosen = dict(override.lstrip("+").split("=", 1) for override in row if "=" in override)
+        given = [override.lstrip("+").split("=", 1) for override in row if "=" in override]
+        chosen = {key: value for key, value in given if not value.startswith("{")}  # not settings of a group
         foreign = [
             name
             for name, _, meta, _ in settings(Settings())
