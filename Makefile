@@ -53,7 +53,7 @@ report: $(VENV) ## builds the report of EXPERIMENT from the runs that exist
 browse: $(VENV) ## writes the page of all experiments and runs, outputs/index.html
 	@$(PY) -m experiments.browse
 
-docs: $(VENV) ## regenerates docs/settings.md and docs/metrics.md
+docs: $(VENV) ## regenerates docs/settings.md, docs/metrics.md and docs/parts.md
 	@$(PY) -m experiments.docs
 
 test: $(VENV) ## runs the tests, under five minutes

@@ -262,9 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
     )
     parser.add_argument("--retry", action="store_true", help="try again what failed before")
-    parser.add_argument(
-        "--trust", action="store_true", help="import the parts of one's own that models have, which runs their code"
-    )
+    parser.add_argument("--trust", action="store_true", help="import custom parts of models, which runs their code")
     parser.add_argument(
         "--family",
         action="append",

@@ -1,4 +1,4 @@
-"""Which run is meant: by its path, name, fingerprint or a part of its name, or as the best of a report."""
+"""Finds a run by its path, name, fingerprint or part of its name, or as the best of a report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BEST = "best:"
 
 
 def find(name: str | Path, output_dir: str | Path = "outputs") -> RunFolder:
-    """The run that a name means.
+    """The run that a name refers to.
 
     Args:
-        name: a path (with a slash), the name of a run's folder, its fingerprint (the end of that name), a part that
-            only one name has, or best:REPORT.
+        name: a path (with a slash), the name of a run's folder, its fingerprint (the end of that name), a part of
+            the name that no other run has, or best:REPORT.
 
     Raises:
-        ValueError: if no run or several are meant; the message is one line.
+        ValueError: if the name fits no run or several runs; the message is one line.
     """
     text = str(name)
     if text.startswith(BEST):
@@ -33,7 +33,7 @@ def find(name: str | Path, output_dir: str | Path = "outputs") -> RunFolder:
     if "/" in text:
         if Path(text).is_dir():
             return RunFolder(Path(text))
-        raise ValueError(f"{text}: no such folder of a run")
+        raise ValueError(f"{text}: there is no such run folder")
     runs = all_runs(output_dir)
     named = [run for run in runs if run.name == text]
     marked = [run for run in runs if run.name.rpartition("-")[2] == text]
@@ -56,12 +56,12 @@ def load_run(
     Args:
         name: as in `find`.
         device: where the model is put, such as "cuda".
-        trust: whether parts of someone else's own may be imported, which runs their code.
+        trust: whether custom parts of the model may be imported. Importing them runs their code.
 
     Raises:
         FileNotFoundError: if the run is not finished, or diverged.
-        ValueError: if no run or several are meant, the model's file is damaged, or it has parts that are not to be
-            imported.
+        ValueError: if the name fits no run or several runs, the model's file is damaged, or the model has custom
+            parts and `trust` is False.
     """
     from vae import trained
 
@@ -69,13 +69,13 @@ def load_run(
 
 
 def best(name: str, output_dir: str | Path = "outputs") -> Path:
-    """The folder of a run of the setting that a report names first: with the lowest seed.
+    """The folder of a run of the setting that a report recommends: the run with the lowest seed.
 
     Args:
-        name: of the report, a folder in outputs/reports.
+        name: name of the report, a folder in outputs/reports.
 
     Raises:
-        ReportError: if there is no such report, or it names no setting; the message is one line.
+        ReportError: if there is no such report, or it recommends no setting; the message is one line.
     """
     report = read(name, output_dir)
     if "search" in report.manifest:
@@ -83,5 +83,5 @@ def best(name: str, output_dir: str | Path = "outputs") -> Path:
     else:
         chosen = [advice.best.cell.first for advice in advise(report) if advice.best is not None]
     if not chosen or chosen[0] is None:
-        raise ReportError(f"{BEST}{name}: the report recommends no setting; allowed: a run of it, by name")
+        raise ReportError(f"{BEST}{name}: the report recommends no setting; allowed: the name of one of its runs")
     return Path(chosen[0]["path"])

@@ -1,4 +1,4 @@
-"""What is to be trained: every run of a sweep with its data and its folder, checked before anything is written."""
+"""Plans what to train: each run of a sweep with its data and its folder, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vae.model import Architecture, check_parts, model_bytes, resolve
 
 @dataclass(frozen=True)
 class Run:
-    """One run, ready to be trained: its settings were checked against its data."""
+    """One run, ready to be trained. Its settings have been checked against its data."""
 
     config: Settings
     arch: Architecture
@@ -37,12 +37,12 @@ class Run:
     folder: RunFolder
 
     def images_left(self) -> int:
-        """Images to be seen in training; 0 for a run that is trained."""
+        """The number of images still to be seen in training; 0 for a finished run."""
         return 0 if self.folder.result() else self.config.trainer.epochs * len(self.data.train_x)
 
 
 def plan(configs: Sequence[Settings]) -> list[Run]:
-    """Checks every run against its data. A run that fails a check has written nothing.
+    """Checks every run against its data. If a check fails, nothing has been written.
 
     Raises:
         ConfigError: for the first setting that cannot be used.
@@ -50,7 +50,7 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
     for config in configs:
         validate(config)
     configs = [_fitted(config, load_data(config.dataset)) for config in configs]
-    checked: set[str] = set()  # parts, most of which a sweep has in common
+    checked: set[str] = set()  # combinations of parts; most runs of a sweep share them
     for config in configs:
         images = load_data(config.dataset)
         arch = resolve(config, images.image_shape, images.n_classes, ())  # z_dim=pca alone needs the spectrum
@@ -83,7 +83,7 @@ def plan(configs: Sequence[Settings]) -> list[Run]:
 
 
 def _fitted(config: Settings, images: ImageData) -> Settings:
-    """The settings, with label_placement none where the images have no labels."""
+    """The settings, with label_placement=none if the images have no labels."""
     placement = config.label_placement.kind
     if placement == "none" or images.n_classes > 1:
         return config
@@ -93,18 +93,18 @@ def _fitted(config: Settings, images: ImageData) -> Settings:
 
 @functools.cache
 def _note(line: str) -> None:
-    print(line, file=sys.stderr)  # once, although a sweep is planned by its sweeper and by its launcher
+    print(line, file=sys.stderr)  # only once, although both the sweeper and the launcher plan a sweep
 
 
 def _check_memory(config: Settings, arch: Architecture) -> None:
-    """Refuses a model that cannot fit: its parameters, their gradients and two moments, and its label vectors.
+    """Refuses a model that cannot fit in memory: parameters, their gradients and two moments, and label vectors.
 
     Raises:
         ConfigError: if this machine has less memory than that.
     """
     try:
         needed = model_bytes(arch)
-    except (RuntimeError, OverflowError, MemoryError):  # more numbers than torch can count
+    except (RuntimeError, OverflowError, MemoryError):  # more parameters than torch can count
         needed = math.inf
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed <= there:
@@ -119,12 +119,12 @@ def _check_memory(config: Settings, arch: Architecture) -> None:
     value = {**result_settings(config), "label_repeat": config.label_repeat.value or "match"}[name]
     size = f"{needed / 1e9:,.0f} GB" if math.isfinite(needed) else "more memory than can be counted"
     raise ConfigError(
-        f"{name}={value}: training needs {size}; allowed: a model that fits into this machine's {there / 1e9:,.0f} GB"
+        f"{name}={value}: training needs {size}; allowed: a model that fits in this machine's {there / 1e9:,.0f} GB"
     )
 
 
 def load_data(dataset: Dataset) -> ImageData:
-    """The images that settings name; the last few are kept in memory.
+    """The images that the settings name. The last few datasets are kept in memory.
 
     Raises:
         ConfigError: if they cannot be loaded.

@@ -1,4 +1,4 @@
-"""Which setting is best for what: for each column that an experiment asks about, the best one and its equals."""
+"""Which setting is best for what: for each column of an experiment, the best settings, as far as seeds can tell."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from vae.metrics import METRICS
 
 @dataclass(frozen=True)
 class Purpose:
-    """A column and the settings that are best in it.
+    """A column, and the settings with the best values in it.
 
     Attributes:
         column: name of the metric.
         lowest: whether the lowest value is the best one.
-        best: names of the settings, the best mean first, then those whose difference from it has an interval with 0.
-        value: of the first.
-        without: names of settings that have no such value.
+        best: names of the best settings. The one with the best mean is first; the others follow if the interval of
+            their difference from it contains 0.
+        value: value of the first setting.
+        without: names of the settings that have no value in this column.
     """
 
     column: str
@@ -32,8 +33,7 @@ class Purpose:
 
 
 def purposes(report: Report) -> list[Purpose]:
-    """One entry for each column asked about that has a better direction; empty unless options, such as names of
-    likelihoods, are compared.
+    """One entry for each column that has a better direction; none unless options, such as likelihoods, are compared.
 
     With one seed per setting there are no intervals, so each column has one best setting.
     """

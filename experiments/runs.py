@@ -1,16 +1,16 @@
 """The runs in an output folder.
 
-python -m experiments.runs list                      every run: outcome of its training, disk use, age, reports
+python -m experiments.runs list                      every run: outcome of training, disk use, age, reports
 python -m experiments.runs show RUN ...              settings, numbers and provenance
 python -m experiments.runs pictures RUN ...          draws traversals, interpolations and more into the runs' folders
 python -m experiments.runs sample RUN                draws samples: --label 7 -n 10 --out sevens.png
-python -m experiments.runs reconstruct RUN IMAGES    draws one's own images and their reconstructions
-python -m experiments.runs encode RUN IMAGES         writes the latents of one's own images: --out z.npz
-python -m experiments.runs rerun RUN ...             trains runs that are not finished, from their own settings
+python -m experiments.runs reconstruct RUN IMAGES    draws your images and their reconstructions
+python -m experiments.runs encode RUN IMAGES         writes the latents of your images: --out z.npz
+python -m experiments.runs rerun RUN ...             trains unfinished runs from their own settings
 python -m experiments.runs prune [RUN ...]           removes runs; --failed, --missing, --in-no-report and
-                                                     --other-code pick some
+                                                     --other-code select them
 
-RUN is a name, a fingerprint, a part that only one name has, a path, or best:REPORT.
+RUN is a name, a fingerprint, a part of the name that no other run has, a path, or best:REPORT.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Row:
     """One run as the list shows it.
 
     Attributes:
-        status: how its training stands: ok, diverged, failed or missing.
+        status: state of its training: ok, diverged, failed or missing.
         running: whether a process is training it.
         size: bytes on disk.
         age: seconds since the last change.
@@ -68,7 +68,7 @@ def is_running(run: RunFolder) -> bool:
 
 
 def uses(output_dir: str | Path) -> dict[str, list[str]]:
-    """The reports that each run is part of, by the run's name. A manifest that is damaged is left out."""
+    """The reports that each run is part of, by the run's name. Damaged manifests are left out."""
     found: dict[str, list[str]] = {}
     for path in sorted(reports_dir(output_dir).glob("*/sweep.json")):
         read_sound(path.with_name("summary.json"))
@@ -84,7 +84,7 @@ def uses(output_dir: str | Path) -> dict[str, list[str]]:
 
 
 def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
-    """Some runs of an output folder; each damaged file is named in one line."""
+    """One row for each run. Each damaged file is reported in one line."""
     used = uses(output_dir)
     made = []
     for run in runs:
@@ -127,7 +127,7 @@ def show_run(row: Row) -> None:
         print(read_sealed(run.path / "config.yaml").decode().partition("\n")[2])
     except FileNotFoundError:
         print("no settings yet")
-    except ValueError:  # named already
+    except ValueError:  # already reported
         print("its settings are damaged")
     failure = run.failure() if row.status == "failed" else None
     print(f"outcome: {row.shown_status}" + (f" ({failure['reason']})" if failure else ""))
@@ -143,7 +143,7 @@ def rerun(runs: Sequence[RunFolder]) -> int:
     """Trains runs from the settings in their folders."""
     for run in runs:
         if run.result() is not None:
-            return _complain(f"{run.name} is finished and is not trained again; remove it with prune first")
+            return _complain(f"{run.name} is finished and is not trained again; to do so, first remove it with prune")
     from experiments.plan import plan
     from experiments.progress import Progress
     from experiments.runner import execute
@@ -155,18 +155,18 @@ def rerun(runs: Sequence[RunFolder]) -> int:
         return 2
     for run, new in zip(runs, planned, strict=True):
         if new.folder.name != run.name:
-            print(f"{run.name} is now {new.folder.name}: its data or the training changed", file=sys.stderr)
+            print(f"{run.name} is now {new.folder.name}, because its data or code changed", file=sys.stderr)
     outcomes = execute(planned, Progress(len(planned), sum(r.images_left() for r in planned)))
     return 0 if all(o.ok for o in outcomes) else 1
 
 
 def draw_pictures(runs: Sequence[RunFolder]) -> int:
-    """Draws the gallery of the runs that lack it, and names the pictures."""
+    """Draws the gallery of each run that has none, and prints the paths of the pictures."""
     from experiments.evaluate import evaluate, read_metrics
 
     unfinished = [run.name for run in runs if run.status() != "ok"]
     if unfinished:
-        return _complain(f"{unfinished[0]} has no trained model to draw")
+        return _complain(f"{unfinished[0]} has no trained model to draw pictures with")
     evaluate(runs, ["gallery"], retry=True)
     failed = 0
     for run in runs:
@@ -179,7 +179,7 @@ def draw_pictures(runs: Sequence[RunFolder]) -> int:
 
 
 def prune(picked: Sequence[Row], yes: bool) -> int:
-    """Removes runs, after naming each and asking. A run that changed its status in the meantime stays."""
+    """Lists the runs, asks, and removes them. A run whose status changed in the meantime is kept."""
     if not picked:
         print("there is nothing to remove")
         return 0
@@ -212,7 +212,7 @@ def _complain(line: str) -> int:
 
 
 def use(args: argparse.Namespace) -> int:
-    """Lets a trained model sample, reconstruct or encode, and names the file that it writes."""
+    """Samples, reconstructs or encodes with a trained model, and prints the path of the file it writes."""
     from experiments import use as using
 
     try:
@@ -255,15 +255,15 @@ def arguments() -> argparse.ArgumentParser:
             own.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
         else:
             own.add_argument("images", nargs="+", help="pictures, folders of pictures, or .npz files with x and y")
-        own.add_argument("--label", help="class of all images (default: any, or the folder that a picture is in)")
+        own.add_argument("--label", help="class of all images (default: any class, or the folder that a picture is in)")
         own.add_argument("--out", type=Path, default=Path(out), help=f"file to write (default: {out})")
-    removal = commands.add_parser("prune", help="remove runs, after listing them")
+    removal = commands.add_parser("prune", help="remove runs, after listing them and asking")
     removal.add_argument("run", nargs="*", help=which)
     for option, text in (
         ("failed", "all runs whose training ended in an error"),
         ("missing", "all runs that are unfinished and not in training"),
-        ("in-no-report", "all runs that are in no report and are not in training"),
-        ("other-code", "all finished runs that were trained by other code than the present"),
+        ("in-no-report", "all runs that are in no report and not in training"),
+        ("other-code", "all finished runs that were trained by code other than the present code"),
     ):
         removal.add_argument(f"--{option}", action="store_true", help=text)
     removal.add_argument("--yes", action="store_true", help="do not ask")
@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def call(args: argparse.Namespace) -> int:
-    """Does what a command line says; returns the exit status."""
+    """Carries out a command and returns the exit status."""
     if args.command == "list":
         show_list(args.output_dir)
         return 0

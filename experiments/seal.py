@@ -1,7 +1,7 @@
-"""Files that carry their own checksum, so that whoever reads one back knows that it is as it was written.
+"""Files that contain their own checksum, so that a reader can tell whether a file has changed since it was written.
 
-The SHA-256 stands in the first lines, as the member `sha256` of a JSON object or in a comment of a YAML file, and is
-that of all other bytes of the file.
+The checksum is the SHA-256 of all other bytes of the file. It is in the first lines: the member `sha256` of a JSON
+object, or a comment in a YAML file.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def check(data: bytes) -> None:
     """Compares a file with its checksum.
 
     Raises:
-        ValueError: if they do not fit; the message says why.
+        ValueError: if they do not match; the message says why.
     """
     seal = SEAL.match(data)
     if seal is None:
         raise ValueError("has no checksum: damaged, or written by an earlier version")
     if hashlib.sha256(data[: seal.start(1)] + data[seal.end(1) :]).hexdigest().encode() != seal[1]:
-        raise ValueError("damaged: it does not fit its checksum")
+        raise ValueError("damaged: it does not match its checksum")
 
 
 def unsealed_json(data: bytes) -> dict[str, Any]:
-    """The object of `sealed_json`, without the checksum.
+    """The object in a file of `sealed_json`, without the checksum.
 
     Raises:
-        ValueError: if it is not as it was written; the message says why.
+        ValueError: if the file has changed since it was written; the message says why.
     """
     check(data)
     content = json.loads(data)
@@ -58,7 +58,7 @@ def unsealed_json(data: bytes) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """The value with every float that is not finite as None, inside lists, tuples and dictionaries too."""
+    """The value, with None for every float that is not finite, also inside lists, tuples and dictionaries."""
     if isinstance(value, Mapping):
         return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -21,17 +21,19 @@ from vae.config import Config, ConfigError, setting
 
 @dataclass
 class Trainer(vae_config.Trainer):
-    device: str = setting("auto", "auto uses a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto", "device to train on; auto uses a GPU if there is one", choices=("auto", "cpu", "cuda")
+    )
     threads: int = setting(0, "number of CPU threads; 0 lets torch choose", unit="threads", ge=0, le=1024)
     stack_size: int = setting(
         0,
-        "number of runs of a sweep that train as one program; 0: on a GPU as many as memory allows, on a CPU one",
+        "number of runs of a sweep that train as one program; 0: on a GPU as many as fit in memory, on a CPU one",
         unit="runs",
         ge=0,
     )
     checkpoint_seconds: float = setting(
         60.0,
-        "time between checkpoints, longer if writing would take over 2 % of the training; 0: after each epoch",
+        "time between checkpoints; longer if writing would take over 2 % of the training time. 0: after each epoch",
         unit="seconds",
         ge=0,
     )
@@ -75,7 +77,7 @@ class Settings(Config):
     logger: Logger = field(default_factory=Logger)
     study: Study = field(default_factory=Study)
     output_dir: str = setting("outputs", "folder for runs/ and reports/")
-    quiet: bool = setting(False, "whether only the end is printed, without the progress before it")
+    quiet: bool = setting(False, "whether to print only the end, without progress")
 
 
 def _names(config: Config) -> set[str]:

@@ -1,8 +1,8 @@
-"""Ctrl-C: one line and status 130, whenever it comes. Imports nothing that takes time.
+"""Ctrl-C ends the program with one line and status 130, at any time. Imports nothing that is slow to import.
 
-Until the settings are checked there is nothing to finish, so the program ends at once. Later on KeyboardInterrupt is
-raised, or the training's own handler is called, and what is being written is finished first; if that takes long, a
-line says so.
+Until the settings are checked, there is nothing to finish, so the program ends at once. After that, KeyboardInterrupt
+is raised, or the handler of the training is called, and the program first finishes what it is writing. If that takes
+long, it prints a line that says so.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from types import FrameType
 
 LINE = "stopped; the same command continues from here"
 STATUS = 130
-PATIENCE = 1.5  # seconds before a line says what is being waited for
+PATIENCE = 1.5  # seconds until a line says what the program is waiting for
 
 
 def at_once(command: str) -> None:
-    """From now on Ctrl-C ends the process."""
+    """From now on, Ctrl-C ends the process at once."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         os.write(sys.stderr.fileno(), f"{command}: {LINE}\n".encode())
@@ -33,9 +33,9 @@ def at_once(command: str) -> None:
 
 @contextlib.contextmanager
 def after_writing(command: str) -> Iterator[None]:
-    """Meanwhile Ctrl-C lets what is being written be finished; says so if that takes long.
+    """Inside this context, Ctrl-C first finishes what is being written, and says so if that takes long.
 
-    Only the main thread may call it; in any other it does nothing.
+    It works only in the main thread; in any other thread it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,7 +51,7 @@ def after_writing(command: str) -> Iterator[None]:
         if not done.wait(PATIENCE):
             print(
                 f"{command}: stopping; the checkpoint, evaluation or report in progress is finished first "
-                "(Ctrl-C again: at once)",
+                "(press Ctrl-C again to stop at once)",
                 file=sys.stderr,
             )
 

@@ -223,7 +223,7 @@ def check_file(path: Path, digest: str, record: Path) -> None:
         raise FileNotFoundError(f"{path}: missing") from None
     except OSError as e:
         raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
-    raise ValueError(f"{path}: damaged: it does not fit its checksum in {record.name}")
+    raise ValueError(f"{path}: damaged: it does not match its checksum in {record.name}")
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -1,6 +1,7 @@
-"""A trained model at work: its samples, and reconstructions and latents of one's own images.
+"""Uses a trained model: draws samples, and reconstructs or encodes your own images.
 
-Every function raises ValueError (ConfigError is one) for what cannot be used; the message is one line.
+Every function raises ValueError (or ConfigError, a kind of ValueError) for input that cannot be used. The message is
+one line.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vae.data.folder import SUFFIXES
 from vae.sheet import Sheet
 from vae.trained import TrainedVAE, load_run
 
-COLUMNS = 10  # of a sheet
+COLUMNS = 10  # columns of a sheet
 
 
 def load(folder: RunFolder) -> TrainedVAE:
@@ -33,7 +34,7 @@ def load(folder: RunFolder) -> TrainedVAE:
 
 
 def class_of(model: TrainedVAE, label: str) -> int:
-    """The index of a class that is given by its name."""
+    """The index of a class, by its name."""
     if not model.needs_label:
         raise ValueError(f"--label {label}: the model was trained without labels; allowed: no label")
     if label not in model.classes:
@@ -42,7 +43,7 @@ def class_of(model: TrainedVAE, label: str) -> int:
 
 
 def sample(model: TrainedVAE, label: str | None, n: int, seed: int, out: Path) -> None:
-    """Draws n samples into a PNG file, of one class, or of any if no label is given."""
+    """Draws n samples into a PNG file, all of one class, or of any class if no label is given."""
     if n < 1:
         raise ValueError(f"-n {n}: out of range; allowed: a whole number >= 1")
     y = None if label is None else class_of(model, label)
@@ -50,7 +51,7 @@ def sample(model: TrainedVAE, label: str | None, n: int, seed: int, out: Path) -
 
 
 def reconstruct(model: TrainedVAE, places: Sequence[str], label: str | None, out: Path) -> None:
-    """Draws images over their reconstructions into a PNG file."""
+    """Draws images, with their reconstructions below them, into a PNG file."""
     x, y, _ = images(model, places, label)
     _draw([("original", x.numpy()), ("reconstruction", _bytes(model.reconstruct(x, y)))], out)
 
@@ -64,11 +65,11 @@ def encode(model: TrainedVAE, places: Sequence[str], label: str | None, out: Pat
 
 
 def images(model: TrainedVAE, places: Sequence[str], label: str | None) -> tuple[Tensor, Tensor | None, list[str]]:
-    """Images (N, C, H, W) uint8 as the model takes them, their labels (N,) or None, and their names.
+    """Images (N, C, H, W) uint8 in the shape the model takes, their labels (N,) or None, and their names.
 
     Args:
         places: pictures, folders of pictures, or .npz files with `x` and, for labels, `y`.
-        label: of all images. Without it they have that of the folder they are in, if it is named after a class.
+        label: class of all images. Without it, an image has the class that its folder is named after.
     """
     found = [item for place in places for item in _read(model, Path(place))]
     if not found:
@@ -91,7 +92,7 @@ def images(model: TrainedVAE, places: Sequence[str], label: str | None) -> tuple
 
 
 def _read(model: TrainedVAE, place: Path) -> Iterable[tuple[np.ndarray, str, str]]:
-    """Images (C, H, W) uint8 with the names of their classes, "" if unknown, and their own names."""
+    """Images (C, H, W) uint8, with the names of their classes ("" if unknown) and their own names."""
     channels, height, width = model.arch.image_shape
     if not place.exists():
         raise ValueError(f"{place}: no such file or folder; allowed: pictures, folders of pictures, .npz files")
@@ -117,7 +118,7 @@ def _bytes(x: Tensor) -> np.ndarray:
 
 
 def _draw(rows: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
-    """Writes a sheet: for every few images one row of each kind, (N, C, H, W) uint8 each."""
+    """Writes a sheet in which each kind of image has its own row. Each kind is (N, C, H, W) uint8."""
     n = len(rows[0][1])
     columns = min(COLUMNS, n)
     blank = -n % columns

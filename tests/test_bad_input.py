@@ -96,7 +96,7 @@ CASES = [
     ),
     (
         "model=conv model.channels=[1,2,3,4,5]",
-        "model.channels=[1, 2, 3, 4, 5]: too many layers for images of 28x28, each halves them",
+        "model.channels=[1, 2, 3, 4, 5]: too many layers for images of 28x28, because each layer halves them",
     ),
     ("trainer.batch_size=4001", "trainer.batch_size=4001: out of range; allowed: at most 4000, the training images"),
     # seeds

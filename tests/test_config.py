@@ -55,7 +55,7 @@ def test_every_option_composes_to_a_valid_run(group: str, option: str):
         ({"likelihood__kind": "bernoulli"}, "likelihood.targets: must be given; allowed: one of pixels, binarized"),
         (
             {"likelihood__kind": "laplace", "objective__kind": "per_dim"},
-            "likelihood=laplace: objective=per_dim is a squared error; allowed: likelihood=gaussian",
+            "likelihood=laplace: objective=per_dim uses the squared error; allowed: likelihood=gaussian",
         ),
         (
             {"objective__kind": "per_dim", "x_var__kind": "learned"},

@@ -152,7 +152,7 @@ def test_the_manifest_of_the_report_itself(outputs: Path, capsys: pytest.Capture
     flipped(path)
     assert call(command, outputs) == 1
     (line,) = {line for line in capsys.readouterr().err.splitlines() if str(path) in line}
-    assert "damaged: it does not fit its checksum" in line
+    assert "damaged: it does not match its checksum" in line
 
 
 def test_each_file_is_read_once(outputs: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_sweep_says_which_run_is_damaged_and_trains_it_again(
     with damage_named("run.py"):
         again = run_all(both)
     (line,) = set(capsys.readouterr().err.splitlines())
-    assert line.startswith(f"run.py: {before[1] / name}: damaged: it does not fit its checksum")
+    assert line.startswith(f"run.py: {before[1] / name}: damaged: it does not match its checksum")
     assert line.endswith("; the run counts as not finished")
     assert all(outcome.ok for outcome in again)
     assert [(path / "model.safetensors").read_bytes() for path in before] == contents

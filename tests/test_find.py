@@ -40,7 +40,7 @@ def test_a_path_can_lie_anywhere(outputs: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("s0", r"s0: 2 runs have this in their names, such as mnist-x0.1-s0-\d+ and mnist-x1-s0-.*; allowed: a longer"),
         ("mnist-x1-s1-fedcba9876", r"no such run in .*/runs \(did you mean mnist-x1-s0-fedcba9876\?\); python -m"),
-        ("runs/nothing", "runs/nothing: no such folder of a run"),
+        ("runs/nothing", "runs/nothing: there is no such run folder"),
         ("best:nothing", "nothing: no such report"),
     ],
 )
@@ -70,5 +70,7 @@ def test_help_lists_the_public_names():
 
 def test_a_report_that_names_no_setting(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0]}, study={"pick": False})
-    with pytest.raises(ReportError, match="best:trial: the report recommends no setting; allowed: a run of it"):
+    with pytest.raises(
+        ReportError, match="best:trial: the report recommends no setting; allowed: the name of one of its runs"
+    ):
         experiments.best("trial", tmp_path)

@@ -164,7 +164,7 @@ def test_match_makes_the_label_as_long_as_what_it_joins():
     ("change", "message"),
     [
         ({"z_dim__value": 785}, "z_dim.value=785: out of range; allowed: at most 784"),
-        ({"label_placement__kind": "both"}, "label_placement=both: the dataset has one class only"),
+        ({"label_placement__kind": "both"}, "label_placement=both: the dataset has only one class"),
     ],
 )
 def test_settings_that_do_not_fit_the_data_are_refused(change: dict, message: str):

@@ -121,7 +121,7 @@ def test_arguments_that_a_part_does_not_take_are_one_line(write: Write):
     assert "image_shape, depth, widht (" in unknown
     assert "'widht'" in unknown
     assert complaint({"depth": 3, "image_shape": 5}, image_shape=1) == (
-        "model.encoder.image_shape=5: the program itself gives own_arguments.Encoder this argument"
+        "model.encoder.image_shape=5: the program sets this argument of own_arguments.Encoder itself"
     )
     assert "'label_dim'" in complaint({"depth": 3}, image_shape=1, label_dim=0)
     assert message(lambda: make("prior.part", {"_target_": "nowhere_at_all.Prior"}, z_dim=2)).startswith(

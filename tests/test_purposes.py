@@ -33,8 +33,8 @@ def test_each_column_with_a_direction_has_its_best_settings_and_their_equals(tmp
     assert sse.value.mean == pytest.approx(5.0)
     assert (bits.column, bits.best, bits.without) == ("test_bits_per_dim", ["encoder"], ["decoder"])
     text = collect("trial", tmp_path).read_text()
-    assert "Lowest SSE: both (5.00 ± 0.25), not distinguishable from decoder." in text
-    assert "Lowest bits per dimension: encoder (2.001 ± 0.002); decoder has none." in text
+    assert "Lowest SSE: both (5.00 ± 0.25), which the seeds cannot tell from decoder." in text
+    assert "Lowest bits per dimension: encoder (2.001 ± 0.002); decoder has no such value." in text
 
 
 def test_numbers_on_an_axis_need_no_list(tmp_path: Path):

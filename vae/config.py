@@ -20,7 +20,7 @@ class Dataset:
     kind: str = setting("mnist_5k", "the images", choices=DATASETS)
     root: str | None = setting(
         None,
-        "folder or file with the images, or folder to download them to",
+        "folder or file that holds the images, or folder to download them to",
         optional=("mnist", "fashion_mnist", "cifar10", "torchvision", "image_folder", "npz"),
     )
     size: int | None = setting(
@@ -46,7 +46,7 @@ class Dataset:
     )
     validation: float = setting(
         0.0,
-        "share of the training images set aside as validation images, for choosing settings",
+        "share of the training images that are set aside as validation images, for choosing settings",
         unit="share",
         ge=0,
         le=0.5,
@@ -58,7 +58,7 @@ NETWORKS = ("mlp", "conv", "resnet", "linear")
 
 @dataclass
 class Model:
-    kind: str = setting("mlp", "type of network of the encoder and the decoder", choices=(*NETWORKS, "custom"))
+    kind: str = setting("mlp", "type of network for the encoder and the decoder", choices=(*NETWORKS, "custom"))
     hidden: list[int] | None = setting(
         [400], "widths of the encoder's hidden layers; the decoder mirrors them", unit="units", ge=1, kinds=("mlp",)
     )
@@ -91,22 +91,22 @@ class Model:
     )
     pixels: str | None = setting(
         None,
-        "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0; photographs then train faster. "
-        "null: x is not changed",
+        "signed: inside the networks a pixel x becomes 2x - 1, so that grey is 0; training on photographs is then "
+        "faster. null: x is not changed",
         choices=("signed",),
         optional=NETWORKS,
     )
     logvar_max: float | None = setting(
         None,
-        "upper bound of the encoder's logvar (the prior's is 0); null: none. Without a bound, exp(logvar) of a single "
-        "unusual image can derail training",
+        "upper bound of the encoder's logvar (the prior's is 0); null: no bound. Without a bound, exp(logvar) of a "
+        "single unusual image can derail training",
         gt=0,
         le=50,
         optional=(*NETWORKS, "custom"),
     )
     init: str | None = setting(
         "uniform",
-        "initial weights: uniform is U(±1/√fan_in), as in torch.nn.Linear; kaiming and xavier are the normal versions",
+        "initial weights: uniform is U(±1/√fan_in), as in torch.nn.Linear; kaiming and xavier are normal distributions",
         choices=("uniform", "kaiming", "xavier"),
         kinds=NETWORKS,
     )
@@ -119,11 +119,15 @@ class ZDim:
     )
     value: int | None = setting(20, "number of latent dimensions", unit="dimensions", ge=1, kinds=("fixed",))
     ratio: float | None = setting(
-        None, "pixels of an image divided by latent dimensions", unit="times", ge=1, kinds=("compression",)
+        None,
+        "number of pixels of an image divided by the number of latent dimensions",
+        unit="times",
+        ge=1,
+        kinds=("compression",),
     )
     variance: float | None = setting(
         None,
-        "share of the training variance that this many principal components explain",
+        "share of the training variance that the principal components must explain; z_dim is their number",
         unit="share",
         gt=0,
         le=1,
@@ -141,10 +145,15 @@ class Beta:
         None, "time over which beta grows linearly from 0 to its value", unit="epochs", gt=0, kinds=("warmup",)
     )
     cycles: int | None = setting(
-        None, "number of cycles in the training (Fu et al. 2019)", unit="cycles", ge=1, kinds=("cyclical",)
+        None, "number of cycles during training (Fu et al. 2019)", unit="cycles", ge=1, kinds=("cyclical",)
     )
     ramp: float | None = setting(
-        None, "share of a cycle in which beta grows; then it is constant", unit="share", gt=0, le=1, kinds=("cyclical",)
+        None,
+        "share of a cycle during which beta grows; after that it is constant",
+        unit="share",
+        gt=0,
+        le=1,
+        kinds=("cyclical",),
     )
 
 
@@ -160,8 +169,8 @@ class Likelihood:
     )
     targets: str | None = setting(
         None,
-        "pixels: the pixel values; binarized: black and white, drawn anew at every step with the pixel as probability "
-        "(Burda et al. 2016)",
+        "pixels: the pixel values; binarized: black or white, drawn again at every step with the pixel value as the "
+        "probability of white (Burda et al. 2016)",
         choices=("pixels", "binarized"),
         kinds=("bernoulli",),
     )
@@ -173,10 +182,10 @@ class Likelihood:
 @dataclass
 class Prior:
     kind: str = setting(
-        "standard", "distribution that samples are drawn from", choices=("standard", "mixture", "vamp", "custom")
+        "standard", "distribution of z that samples are drawn from", choices=("standard", "mixture", "vamp", "custom")
     )
     components: int | None = setting(
-        None, "Gaussians of the prior", unit="components", ge=1, le=10_000, kinds=("mixture", "vamp")
+        None, "number of Gaussians in the prior", unit="components", ge=1, le=10_000, kinds=("mixture", "vamp")
     )
     part: dict[str, Any] | None = setting(None, "a prior of your own, by `_target_`, with arguments", kinds=("custom",))
 
@@ -185,13 +194,13 @@ class Prior:
 class XVar:
     kind: str = setting(
         "fixed",
-        "whether the variance of a pixel is given, learned as one number with the weights (sigma-VAE, Rybkin et al. "
-        "2021), or a second output of the decoder for each pixel",
+        "how the variance of a pixel is set: fixed, learned with the weights as one number (sigma-VAE, Rybkin et al. "
+        "2021), or given by a second output of the decoder for each pixel",
         choices=("fixed", "learned", "per_pixel"),
     )
     value: float | None = setting(
         0.1,
-        "variance of a pixel given z and the label; if it is learned, its initial value",
+        "variance of a pixel given z and the label; the initial value if it is learned",
         gt=0,
         kinds=("fixed", "learned"),
     )
@@ -220,10 +229,10 @@ class Objective:
         choices=("elbo", "per_dim", "iwae", "beta_tc", "mmd", "capacity", "custom"),
     )
     samples: int | None = setting(
-        None, "z drawn for each image in training", unit="samples", ge=1, le=10_000, kinds=("iwae",)
+        None, "number of z drawn for each image in training", unit="samples", ge=1, le=10_000, kinds=("iwae",)
     )
     alpha: float | None = setting(
-        None, "the KL has the weight 1 - alpha; 1 leaves the MMD alone", ge=-1000, le=1, kinds=("mmd",)
+        None, "the KL has the weight 1 - alpha, so it drops out at 1", ge=-1000, le=1, kinds=("mmd",)
     )
     weight: float | None = setting(
         None, "lambda of Zhao et al. 2019: the MMD has the weight alpha + lambda - 1", ge=0, kinds=("mmd",)
@@ -231,7 +240,7 @@ class Objective:
     gamma: float | None = setting(None, "weight of |KL - C|", gt=0, kinds=("capacity",))
     nats: float | None = setting(None, "the capacity C at the end of its ramp", unit="nats", ge=0, kinds=("capacity",))
     ramp: float | None = setting(
-        None, "share of the training in which C grows from 0", unit="share", gt=0, le=1, kinds=("capacity",)
+        None, "share of the training during which C grows from 0", unit="share", gt=0, le=1, kinds=("capacity",)
     )
     part: dict[str, Any] | None = setting(
         None, "an objective of your own, by `_target_`, with arguments", kinds=("custom",)
@@ -240,8 +249,8 @@ class Objective:
 
 @dataclass
 class Trainer:
-    epochs: int = setting(50, "passes over the training images", unit="epochs", ge=1)
-    batch_size: int = setting(128, "images per step", unit="images", ge=1)
+    epochs: int = setting(50, "number of passes over the training images", unit="epochs", ge=1)
+    batch_size: int = setting(128, "number of images per step", unit="images", ge=1)
     lr: float = setting(1e-3, "learning rate", gt=0, le=10)
     lr_schedule: str = setting(
         "constant",
@@ -249,14 +258,15 @@ class Trainer:
         choices=("constant", "cosine", "warmup_cosine"),
     )
     warmup_epochs: float | None = setting(
-        None, "with warmup_cosine, how long the learning rate grows", unit="epochs", gt=0
+        None, "time over which the learning rate grows (warmup_cosine only)", unit="epochs", gt=0
     )
     clip: float | None = setting(
-        None, "upper bound of the norm of a step's gradient; larger gradients are scaled down to it", gt=0
+        None, "upper bound of the gradient's norm at each step; larger gradients are scaled down to it", gt=0
     )
     precision: str = setting(
         "float32",
-        "of matrix products and convolutions: tf32 (on a GPU, 10 bits of mantissa) and bfloat16 (8 bits) are faster",
+        "precision of matrix products and convolutions; tf32 (only on a GPU, 10-bit mantissa) and bfloat16 (7-bit) are "
+        "faster",
         choices=("float32", "tf32", "bfloat16"),
     )
 
@@ -302,7 +312,7 @@ def validate(config: Config) -> None:
 
 
 def _check_parts(config: Config) -> None:
-    """Checks which parts go together."""
+    """Checks that the parts fit together."""
     likelihood, objective = config.likelihood.kind, config.objective.kind
     for name, spec in own_parts(config).items():
         if "_target_" not in spec:
@@ -311,7 +321,7 @@ def _check_parts(config: Config) -> None:
         raise ConfigError("optimizer.kind: must be given; allowed: a class of torch.optim")
     if objective == "per_dim" and likelihood != "gaussian":
         raise ConfigError(
-            f"likelihood={likelihood}: objective=per_dim is a squared error; allowed: likelihood=gaussian"
+            f"likelihood={likelihood}: objective=per_dim uses the squared error; allowed: likelihood=gaussian"
         )
     if objective == "per_dim" and config.x_var.kind != "fixed":
         raise ConfigError(
@@ -351,7 +361,7 @@ def own_parts(config: Config) -> dict[str, Mapping[str, Any]]:
 
 
 def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups that have no part in a run with these settings, as prefixes of dotted names.
+    """The groups of settings that do not affect a run with these settings, as prefixes of dotted names.
 
     These are `label_repeat.` if no network receives the label, `x_var.` if the likelihood or the objective has none,
     and `beta.` if the objective has none.
@@ -367,5 +377,5 @@ def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by dotted name, that have a part in a run: not None, and not in an unused group."""
+    """The settings, by dotted name, that affect a run: those that are not None and not in an unused group."""
     return {k: v for k, v in values.items() if v is not None and not k.startswith(unused(values))}

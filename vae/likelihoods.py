@@ -1,7 +1,10 @@
-"""p(x|z, y): what the decoder's numbers mean. x are pixels in [0, 1]; log-likelihoods are in nats per image.
+"""p(x|z, y): the distribution of the image x that the decoder's outputs describe.
 
-A likelihood of your own is a class like these, named by `likelihood.part={_target_: ...}`. It has `n_parameters`, the
-number p of the decoder's outputs for each pixel and channel, and two methods for the parameters (B, p·C, H, W):
+Pixels are in [0, 1], and log-likelihoods are in nats per image.
+
+A likelihood of your own is a class like these, named by `likelihood.part={_target_: ...}`. It has the attribute
+`n_parameters`, the number p of decoder outputs for each pixel and channel, and two methods. Both take the parameters,
+(B, p·C, H, W):
 
     log_prob(x (B, C, H, W), parameters) -> (B,)
     mean(parameters) -> (B, C, H, W)
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 from vae import parts
 
 LEVELS = 256
-MIN_LOG_VAR = math.log(1e-4)  # of a variance per pixel: without a bound, pixels that are always black take it to 0
+MIN_LOG_VAR = math.log(1e-4)  # of a pixel's variance: without this bound, it goes to 0 for pixels that are always black
 
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda h: h,
@@ -34,11 +37,12 @@ class Likelihood(nn.Module):
     """The base of all likelihoods.
 
     Attributes:
-        n_parameters: p, the decoder's outputs for each pixel and channel.
-        measure: what log_prob is of. `density`: of pixels in [0, 1]; `levels`: the probability of 8-bit levels;
-            `binary`: the probability of black and white pixels; `other`. Only the first two give bits per dimension.
-        binarizes: whether training replaces each pixel x by 1 with probability x and by 0 otherwise, at every step
-            anew (Burda et al. 2016).
+        n_parameters: p, the number of decoder outputs for each pixel and channel.
+        measure: what log_prob measures. `density`: a density of pixels in [0, 1]; `levels`: the probability of 8-bit
+            levels; `binary`: the probability of black and white pixels; `other`: anything else. Only the first two
+            give bits per dimension.
+        binarizes: whether training replaces each pixel x by 1 with probability x, and by 0 otherwise. The pixels are
+            drawn again at every step (Burda et al. 2016).
     """
 
     n_parameters = 1
@@ -57,8 +61,9 @@ class Likelihood(nn.Module):
 class _Located(Likelihood):
     """A location and a variance for each pixel.
 
-    The location is the decoder's output after `output`; with `signed` h becomes (h + 1)/2 before (a sigmoid has the
-    range of pixels already). The variance is fixed, learned as one number, or per pixel: then it is the second output.
+    The location is the decoder's output h after the function `output`. With `signed`, h is first replaced by (h + 1)/2,
+    except for a sigmoid, whose values are in [0, 1] already. The variance is fixed, learned as one number, or the
+    second output for each pixel.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class Gaussian(_Located):
 
 
 class Laplace(_Located):
-    """Laplace with the variance x_var = 2b²: -ln p = |x - location|/b + ln 2b for each pixel."""
+    """A Laplace distribution with variance x_var = 2b²: -ln p = |x - location|/b + ln 2b for each pixel."""
 
     measure = "density"
 
@@ -116,8 +121,8 @@ class Laplace(_Located):
 class DiscretizedLogistic(_Located):
     """The probability of one of 256 levels under a logistic density (Kingma et al. 2016).
 
-    With the distribution function σ((x - location)/s), s² = 3·x_var/π², a level x has the probability of the bin
-    x ± 1/510. The first and the last bin reach to -∞ and +∞, so that the probabilities sum to 1.
+    The distribution function is σ((x - location)/s) with s² = 3·x_var/π². A level x has the probability of the bin
+    x ± 1/510. The first and the last bin extend to -∞ and +∞, so that the probabilities sum to 1.
     """
 
     measure = "levels"
@@ -135,11 +140,11 @@ class DiscretizedLogistic(_Located):
 
 
 class Bernoulli(Likelihood):
-    """ln p = x·l - ln(1 + exp l) for each pixel, with the decoder's output l as logit.
+    """ln p = x·l - ln(1 + exp l) for each pixel, where the decoder's output l is the logit.
 
     Args:
-        targets: `pixels`: x are the pixels themselves, which is the cross-entropy often used as a loss, not a
-            probability; `binarized`: x is drawn at every step (Burda et al. 2016).
+        targets: `pixels`: x is the pixel itself; this is the cross-entropy that is often used as a loss, and not a
+            probability. `binarized`: x is drawn at every step (Burda et al. 2016).
     """
 
     measure = "binary"
@@ -158,7 +163,7 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """A density of pixels in [0, 1] (Loaiza-Ganem and Cunningham 2019): the Bernoulli's term plus ln C.
 
-    With the logit l, C = l/tanh(l/2), and the mean is ½ + ½/tanh(l/2) - 1/l.
+    For the logit l, C = l/tanh(l/2), and the mean is ½ + ½/tanh(l/2) - 1/l.
     """
 
     measure = "density"
@@ -189,7 +194,7 @@ def likelihood_of(spec: Mapping[str, Any]) -> Likelihood:
     """The likelihood of a specification: its kind with arguments, or `part` with `_target_`.
 
     Raises:
-        ConfigError: for a part of the user's own that cannot be made.
+        ConfigError: if a part of the user's own cannot be made.
     """
     own = {key: value for key, value in spec.items() if key != "kind"}
     if spec["kind"] == "custom":

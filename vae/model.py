@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that a model is built from, and what `model.safetensors` says about it.
+    """Everything that a model is built from. `model.safetensors` stores it with the weights.
 
     Attributes:
         network: `kind` and the arguments of encoder and decoder; for `custom` the specifications `encoder` and
             `decoder`, each with `_target_`.
         likelihood, prior: `kind` and arguments.
-        encoder_repeat, decoder_repeat: times that the one-hot label is repeated for a network; 0: it does not get it.
+        encoder_repeat, decoder_repeat: repeats of the one-hot label for the network; 0 if it receives no label.
         pixels: `signed` if an image x enters the encoder as 2x - 1.
         logvar_max: upper bound of the encoder's logvar.
     """
@@ -55,7 +55,7 @@ class Architecture:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The parts of the user's own, by setting: what building the model imports."""
+        """The user's own parts, by setting. Building the model imports them."""
         found = {"model": self.network, "likelihood": self.likelihood, "prior": self.prior}
         return {name: spec for name, spec in found.items() if spec["kind"] == "custom"}
 
@@ -64,7 +64,7 @@ class VAE(nn.Module):
     """One conditional VAE. Images are (B, C, H, W) in [0, 1], labels (B,) integers.
 
     Raises:
-        ConfigError: for parts of the user's own that cannot be made or return something of another shape.
+        ConfigError: if a part of the user's own cannot be made.
     """
 
     encoder: nn.Module
@@ -113,7 +113,7 @@ class VAE(nn.Module):
         return self._posterior(x, self.encoder_labels[y])
 
     def _encode_weighted(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`, with weights of the classes (B, n_classes) instead of one class."""
+        """The same as `encode`, with class weights (B, n_classes) instead of one class."""
         return self._posterior(x, weights.repeat(1, self.arch.encoder_repeat))
 
     def _posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class VAE(nn.Module):
         """The terms of the objective for a batch.
 
         Args:
-            noise: as noise_shapes has it.
+            noise: the random numbers that `noise_shapes` lists, by name.
         """
         n_samples, n_images, _ = noise["z"].shape
         target = (noise["pixels"] < x).to(x.dtype) if "pixels" in noise else x
@@ -157,23 +157,23 @@ class VAE(nn.Module):
     def forward(
         self, objective: Objective, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], schedule: Tensor
     ) -> Tensor:
-        """Loss, SSE and KL of a batch, each the mean per image: (3,).
+        """Loss, SSE and KL of a batch, each a mean per image: (3,).
 
         Args:
             schedule: beta and the share of the training that is done, (2,).
         """
         terms = self.terms(x, y, noise, schedule[0], schedule[1])
         loss = objective(terms)
-        with torch.no_grad():  # the others are recorded only
+        with torch.no_grad():  # the other two are only recorded
             sse, kl = terms.sse.mean(), terms.kl.mean()
         return torch.stack([loss, sse.detach(), kl.detach()])
 
 
-_building = threading.Lock()  # modules draw their start values from torch's global generator
+_building = threading.Lock()  # modules draw their initial weights from torch's global generator
 
 
 def build(arch: Architecture, seed: int) -> VAE:
-    """A VAE whose start values depend on its architecture and the seed only.
+    """A VAE whose initial weights depend only on its architecture and the seed.
 
     Raises:
         ConfigError: as for VAE.
@@ -184,10 +184,10 @@ def build(arch: Architecture, seed: int) -> VAE:
 
 
 def check_parts(config: Config, arch: Architecture, n_train: int) -> None:
-    """Tries the user's own parts on two images. What a part itself raises is left to the training, as a run's failure.
+    """Tries the user's own parts on two images. If a part itself raises an error, training reports it as a failed run.
 
     Raises:
-        ConfigError: for a part that cannot be made, or that returns something of another shape than expected.
+        ConfigError: if a part cannot be made, or returns a value of the wrong shape.
     """
     own = {name: spec["_target_"] for name, spec in own_parts(config).items() if name != "dataset.part"}
     if not own:
@@ -222,16 +222,16 @@ def check_parts(config: Config, arch: Architecture, n_train: int) -> None:
 
 
 def n_parameters(arch: Architecture) -> int:
-    """The trained numbers of one run, counted without allocating them."""
+    """The number of trained parameters of one run, counted without allocating them."""
     with torch.device("meta"):
         return sum(p.numel() for p in VAE(arch).parameters())
 
 
 def model_bytes(arch: Architecture) -> int:
-    """The memory that training needs for a model alone: parameters, gradients, two moments of each, and buffers.
+    """The memory in bytes that training needs for the model itself: parameters, gradients, two moments, and buffers.
 
     Raises:
-        RuntimeError: if there are more numbers than torch can count.
+        RuntimeError: if there are more parameters than torch can count.
     """
     with torch.device("meta"):
         model = VAE(arch)
@@ -241,7 +241,7 @@ def model_bytes(arch: Architecture) -> int:
 def resolve(
     config: Config, image_shape: tuple[int, int, int], n_classes: int, eigenvalues: Sequence[float] | np.ndarray
 ) -> Architecture:
-    """Works out what depends on the data: z_dim, the label repeats, whether the network fits.
+    """Works out what depends on the data: z_dim, the label repeats, and whether the network fits the images.
 
     Args:
         eigenvalues: of the training covariance, descending (for `z_dim=pca`).
@@ -254,7 +254,7 @@ def resolve(
     placement = config.label_placement.kind
     if placement != "none" and n_classes < 2:
         raise ConfigError(
-            f"label_placement={placement}: the dataset has one class only, so there is nothing to condition on; "
+            f"label_placement={placement}: the dataset has only one class, so there is nothing to condition on; "
             "allowed: none"
         )
 
@@ -269,8 +269,8 @@ def resolve(
     m = config.model
     if m.channels is not None and min(image_shape[1:]) >> len(m.channels) < 1:
         raise ConfigError(
-            f"model.channels={m.channels}: too many layers for images of {image_shape[1]}x{image_shape[2]}, each "
-            f"halves them; allowed: at most {int(math.log2(min(image_shape[1:])))} layers"
+            f"model.channels={m.channels}: too many layers for images of {image_shape[1]}x{image_shape[2]}, "
+            f"because each layer halves them; allowed: at most {int(math.log2(min(image_shape[1:])))} layers"
         )
     return Architecture(
         image_shape=image_shape,

@@ -1,15 +1,15 @@
-"""Encoders and decoders: ordinary nn.Modules for ordinary batches.
+"""Encoders and decoders: ordinary nn.Modules that take ordinary batches.
 
-All have the interface that a network of your own has too:
+All of them have the same interface, and so does a network of your own:
 
     Encoder(image_shape=(C, H, W), label_dim=L, out_dim=P, **own)   forward(x (B, C, H, W), label (B, L)) -> (B, P)
     Decoder(z_dim=k, label_dim=L, out_shape=(p·C, H, W), **own)     forward(z (B, k), label (B, L)) -> (B, p·C, H, W)
 
-`label` is the one-hot vector, repeated as often as `label_repeat` says; L = 0 if the network does not receive it. P is
-2k: mu and logvar. p is the number of parameters that the likelihood has for each pixel.
+`label` is the one-hot vector, repeated as often as `label_repeat` says; L = 0 if the network does not receive it.
+P = 2k, for mu and logvar. p is the number of parameters that the likelihood has for each pixel and channel.
 
-The label is concatenated to the flat image and to z. Where the image passes through convolutions, it enters as L
-constant planes, seen by a 1x1 kernel next to the first convolution (a plane that is constant needs no larger one).
+The label is concatenated to the flat image and to z. In a convolutional encoder, it becomes L constant planes. A 1x1
+convolution of these planes is added to the output of the first convolution (constant planes need no larger kernel).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-# x Wᵀ + b by oneDNN: on AMD processors faster than the MKL that torch.mm uses, and not slower on Intel's.
+# x Wᵀ + b by oneDNN: faster on AMD processors than MKL, which torch.mm uses, and no slower on Intel processors.
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -60,7 +60,7 @@ class Linear(nn.Linear):
     """torch.nn.Linear, with oneDNN's product on the CPU: (B, n) -> (B, m).
 
     Attributes:
-        onednn: whether it may be used; not under torch.func.vmap, which cannot see into it.
+        onednn: whether oneDNN may be used; not under torch.func.vmap, which cannot look inside it.
     """
 
     onednn = _onednn is not None
@@ -73,12 +73,12 @@ class Linear(nn.Linear):
 
 
 def initialise(network: nn.Module, init: str) -> None:
-    """Start values of the layers of a network, from torch's global generator.
+    """Sets the initial weights of a network's layers, drawn from torch's global generator.
 
     Args:
-        init: `uniform` U(±1/√fan_in) for weights and biases, as torch.nn.Linear has it; `kaiming` N(0, 2/fan_in)
-            (He et al. 2015) or `xavier` N(0, 2/(fan_in + fan_out)) (Glorot and Bengio 2010) for weights, and biases
-            of 0.
+        init: `uniform`: weights and biases from U(±1/√fan_in), as in torch.nn.Linear. `kaiming`: weights from
+            N(0, 2/fan_in) (He et al. 2015). `xavier`: weights from N(0, 2/(fan_in + fan_out)) (Glorot and Bengio
+            2010). The last two set biases to 0.
     """
     for layer in network.modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -86,7 +86,7 @@ def initialise(network: nn.Module, init: str) -> None:
         weight, n = layer.weight, layer.weight.shape
         fan_in, fan_out = math.prod(n[1:]), n[0] * math.prod(n[2:])
         if isinstance(layer, nn.ConvTranspose2d):
-            # An output pixel sees a part of the kernel: with 4x4 and stride 2 a quarter.
+            # An output pixel sees only part of the kernel: a quarter of a 4x4 kernel with stride 2.
             fan_in, fan_out = n[0] * math.prod(n[2:]) // math.prod(layer.stride), math.prod(n[1:])
         bound = 1 / math.sqrt(fan_in)
         if init == "uniform":
@@ -103,7 +103,7 @@ def join(x: Tensor, label: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """A multi-layer perceptron without an activation after the last layer; without hidden layers a linear map."""
+    """A multi-layer perceptron with no activation after the last layer; a linear map if it has no hidden layers."""
 
     def __init__(self, sizes: Sequence[int], activation: str, init: str) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Mlp(nn.Module):
 
 
 class MlpEncoder(nn.Module):
-    """Flat image and label through hidden layers."""
+    """A multi-layer perceptron. Its input is the flat image and the label."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class MlpEncoder(nn.Module):
 
 
 class MlpDecoder(nn.Module):
-    """z and label through hidden layers, the encoder's in reverse; without hidden layers the linear decoder."""
+    """A multi-layer perceptron with the encoder's hidden layers in reverse; linear if there are none."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class MlpDecoder(nn.Module):
 
 
 class LinearEncoder(nn.Module):
-    """mu linear in image and label; one logvar per dimension for all images (Lucas et al. 2019, section 3)."""
+    """mu is linear in image and label; each dimension has one logvar for all images (Lucas et al. 2019, section 3)."""
 
     def __init__(
         self, image_shape: tuple[int, int, int], label_dim: int, out_dim: int, *, init: str = "uniform"
@@ -175,7 +175,7 @@ class LinearEncoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Image through 4x4 convolutions of stride 2, which halve height and width (odd ones are rounded down)."""
+    """4x4 convolutions of stride 2. Each halves height and width, rounding down."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """z and label through 4x4 transposed convolutions of stride 2: the encoder's mirror."""
+    """4x4 transposed convolutions of stride 2: the mirror image of a ConvEncoder."""
 
     def __init__(
         self,
@@ -243,13 +243,13 @@ class ConvDecoder(nn.Module):
 
 
 def _doubling(n_in: int, n_out: int, size: tuple[int, int], level: int) -> nn.ConvTranspose2d:
-    """The transposed convolution to the height and width that `level` halvings of the image's leave."""
+    """The transposed convolution whose output has the image's height and width, halved `level` times."""
     odd = (size[0] >> level & 1, size[1] >> level & 1)
     return nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1, output_padding=odd)
 
 
 class Residual(nn.Module):
-    """x + f(x) with two 3x3 convolutions, each after GroupNorm and activation (He et al. 2016; Wu and He 2018)."""
+    """x + f(x). f has two 3x3 convolutions, each after GroupNorm and activation (He et al. 2016; Wu and He 2018)."""
 
     def __init__(self, channels: int, activation: str) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResnetEncoder(nn.Module):
-    """A ConvEncoder with residual blocks after each convolution."""
+    """A convolutional encoder (see `conv`) with residual blocks after each convolution."""
 
     def __init__(
         self,
@@ -309,7 +309,7 @@ class ResnetEncoder(nn.Module):
 
 
 class ResnetDecoder(nn.Module):
-    """The mirror of a ResnetEncoder: residual blocks before each transposed convolution."""
+    """The mirror image of a ResnetEncoder, with residual blocks before each transposed convolution."""
 
     def __init__(
         self,

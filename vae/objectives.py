@@ -1,8 +1,8 @@
-"""What training minimizes, from the terms of a batch. All values are means per image; beta weights the KL.
+"""What training minimizes, computed from the terms of a batch. All values are means per image; beta weights the KL.
 
-An objective of your own is a function of the terms, or a class whose objects are called with them, named by
-`objective.part={_target_: ...}`. It returns one number. It may have the attributes `samples`, the number of z per image
-(otherwise 1), and `draws_prior`, with which the terms' noise has numbers for samples of the prior.
+An objective of your own is a function of the terms, or a class whose instances are called with the terms. It is named
+by `objective.part={_target_: ...}` and returns one number. It may have two attributes. `samples` is the number of z per
+image (1 by default). If `draws_prior` is true, the noise of the terms also contains numbers for samples of the prior.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vae.priors import Prior, exact_kl, gaussian_log_prob
 
 @dataclass(frozen=True)
 class Terms:
-    """What an objective is made of, for B images with S samples of z each.
+    """What an objective is computed from, for B images with S samples of z each.
 
     Attributes:
         x: pixels in [0, 1], (B, C, H, W).
@@ -35,8 +35,8 @@ class Terms:
         prior: p(z).
         beta: weight of the KL at this step, a number.
         progress: share of the training that is done, from 0 to 1.
-        noise: random numbers of this step; with `draws_prior` among them `prior` (B, k), standard normal, and `chance`
-            (B,), uniform.
+        noise: random numbers of this step. With `draws_prior`, they include `prior` (B, k), standard normal, and
+            `chance` (B,), uniform.
     """
 
     x: Tensor
@@ -68,7 +68,7 @@ class Terms:
 
     @cached_property
     def kl(self) -> Tensor:
-        """KL(q(z|x, y) || p(z)) of each image, (B,) nats: in closed form, or from the samples if there is none."""
+        """KL(q(z|x, y) || p(z)) of each image, (B,) nats: in closed form, or else estimated from the samples."""
         exact = exact_kl(self.prior, self.mu, self.logvar)
         return (self.log_qz - self.log_pz).mean(dim=0) if exact is None else exact
 
@@ -80,7 +80,7 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
     """||x - x_hat||² of each image: (..., C, H, W), (..., C, H, W) -> (...).
 
     Raises:
-        ValueError: unless the shapes are equal; broadcasting here is the classic silent bug of a VAE's loss.
+        ValueError: unless the shapes are equal. Broadcasting here is a classic silent bug in the loss of a VAE.
     """
     if x.shape != x_hat.shape:
         raise ValueError(f"x {tuple(x.shape)} and x_hat {tuple(x_hat.shape)} differ in shape")
@@ -98,7 +98,7 @@ def per_dim(terms: Terms) -> Tensor:
 
 
 class Iwae:
-    """The importance-weighted bound with S samples, negative (Burda et al. 2016, equation 8). It has no beta."""
+    """The negative importance-weighted bound with S samples (Burda et al. 2016, equation 8). It has no beta."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -109,10 +109,10 @@ class Iwae:
 
 
 class BetaTc:
-    """beta weights the total correlation alone (Chen et al. 2018, with alpha = gamma = 1).
+    """beta weights only the total correlation (Chen et al. 2018, with alpha = gamma = 1).
 
-    The KL is mutual information + total correlation + KLs of the dimensions. q(z) is estimated from the batch by their
-    minibatch-weighted sampling; N is the number of training images.
+    The KL is split into mutual information + total correlation + KLs of the dimensions. q(z) is estimated from the
+    batch by minibatch-weighted sampling, as in the paper; its N is the number of training images.
     """
 
     def __init__(self, n_train: int) -> None:
@@ -132,10 +132,10 @@ class BetaTc:
 
 
 class Mmd:
-    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² of z and the prior (InfoVAE, Zhao et al. 2019).
+    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² between z and the prior (InfoVAE, Zhao et al. 2019).
 
-    alpha = 1 leaves the MMD only. Its kernel is exp(-||z - z'||²/(2k)): 2k is the mean squared distance of two draws
-    from N(0, I). There is no beta.
+    With alpha = 1, the KL drops out. The MMD's kernel is exp(-||z - z'||²/(2k)), where 2k is the mean squared distance
+    between two draws from N(0, I). There is no beta.
     """
 
     draws_prior = True
@@ -162,7 +162,7 @@ class Capacity:
 
     Args:
         nats: the final C.
-        ramp: share of the training in which C grows.
+        ramp: share of the training during which C grows.
     """
 
     def __init__(self, gamma: float, nats: float, ramp: float) -> None:
@@ -180,7 +180,7 @@ def objective_of(config: Config, n_train: int) -> Objective:
         n_train: number of training images.
 
     Raises:
-        ConfigError: for a part of the user's own that cannot be made.
+        ConfigError: if a part of the user's own cannot be made.
     """
     o = config.objective
     match o.kind:
@@ -211,7 +211,7 @@ def objective_of(config: Config, n_train: int) -> Objective:
 
 
 def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
-    """beta at each step of the training, (epochs·steps_per_epoch,).
+    """beta at each training step, (epochs·steps_per_epoch,).
 
     `warmup` grows linearly from 0 (Bowman et al. 2016); `cyclical` repeats a linear ramp and a plateau (Fu et al. 2019,
     equation 6).
@@ -231,13 +231,13 @@ def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
 
 
 def effective_x_var(config: Config, x_var: float | None, input_dim: int, z_dim: int) -> float | None:
-    """b/(2a) of a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with beta's final value.
+    """b/(2a) for a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with the final value of beta.
 
     Args:
-        x_var: of the decoder at the end of the training; None if it has no such number.
+        x_var: the decoder's, at the end of training; None if it has no such number.
 
     Returns:
-        None for any other loss: it has no closed form.
+        None for any other loss, because it has no closed form.
     """
     if config.prior.kind != "standard" or config.likelihood.kind != "gaussian":
         return None

@@ -1,11 +1,11 @@
-"""Optimizers, learning rates by step, and the clipping of gradients.
+"""Optimizers, learning rates at each step, and gradient clipping.
 
-An optimizer is any class of torch.optim by its name, with its own arguments:
+An optimizer is a class of torch.optim, given by its name, with the arguments of that class:
 
     python run.py optimizer=AdamW optimizer.weight_decay=0.01 trainer.lr=0.002
 
-The learning rate, its schedule and the clipping of gradients are settings of the trainer. A class without an option of
-its own in conf/optimizer is given as `optimizer.kind=Name`.
+The learning rate, its schedule and gradient clipping are settings of the trainer. For a class that has no file in
+conf/optimizer, use `optimizer.kind=Name`. LBFGS, Muon and SparseAdam cannot be used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from vae.config import ConfigError, Trainer
 
-OURS = ("params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize")  # arguments the program gives
-# LBFGS evaluates the loss several times a step, SparseAdam needs sparse gradients, and Muon takes matrices only.
+OURS = ("params", "lr", "fused", "foreach", "capturable", "differentiable", "maximize")  # the program sets these
+# LBFGS evaluates the loss several times per step, SparseAdam needs sparse gradients, and Muon takes only matrices.
 UNSUITABLE = ("LBFGS", "Muon", "SparseAdam")
-# They update each number from its own gradients alone, so that runs can share one tensor.
+# They update each number from its own gradients only, so runs can share one tensor.
 ELEMENTWISE = (
     "ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
 )  # fmt: skip
@@ -62,7 +62,7 @@ def check(optimizer: dict[str, Any]) -> None:
     tried.grad = torch.zeros(2, 2)
     try:
         make(optimizer, [{"params": [tried]}], 1e-3, torch.device("cpu")).step()
-    except Exception as error:  # torch checks little, and each class in its own way
+    except Exception as error:  # torch checks little, and each class checks differently
         given = " ".join(f"optimizer.{name}={value}" for name, value in optimizer.items() if name != "kind")
         reason = " ".join(str(error).split())
         raise ConfigError(f"optimizer={kind} {given}: {reason}; allowed: see torch.optim.{kind}") from None
@@ -74,7 +74,7 @@ def make(
     """The optimizer of a stack.
 
     Args:
-        optimizer: its class, `kind`, and arguments.
+        optimizer: its class, as `kind`, and the arguments.
         groups: parameters; `factor` multiplies the learning rate of a group.
     """
     found = getattr(torch.optim, str(optimizer["kind"]))
@@ -84,7 +84,7 @@ def make(
         own["fused"] = True
     if device.type == "cuda" and "capturable" in taken:
         own["capturable"] = True
-        # A captured step reads the rate where it lies.
+        # A captured step reads the learning rate from this tensor.
         groups = [{**group, "lr": torch.tensor(lr * group.get("factor", 1.0), device=device)} for group in groups]
     else:
         groups = [{**group, "lr": lr * group.get("factor", 1.0)} for group in groups]
@@ -97,7 +97,7 @@ def capturable(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the rate of the next step, times the factor of each group."""
+    """Sets the learning rate of the next step; each group multiplies it by its factor."""
     for group in optimizer.param_groups:
         rate = lr * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
@@ -107,13 +107,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(trainer: Trainer, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The learning rate at a step of the training, counted from 0 over all epochs.
+    """The learning rate at a training step, counted from 0 over all epochs.
 
     `cosine` falls from `lr` at the first step to 0 at the last one (Loshchilov and Hutter 2017). `warmup_cosine` first
-    grows linearly over `warmup_epochs`, reaching `lr` at the end of them.
+    grows linearly over `warmup_epochs` and reaches `lr` at their end.
 
     Args:
-        steps: of the whole training.
+        steps: number of steps of the whole training.
     """
     if trainer.lr_schedule == "constant" or steps == 1:
         return trainer.lr
@@ -127,7 +127,7 @@ def learning_rate(trainer: Trainer, step: int, steps: int, steps_per_epoch: int)
 
 
 def clip(grads: Sequence[Tensor], max_norm: float, stacked: bool) -> None:
-    """Scales the gradients of each run in place so that their norm is at most `max_norm` (Pascanu et al. 2013).
+    """Scales the gradients of each run in place, so that their norm is at most `max_norm` (Pascanu et al. 2013).
 
     Args:
         stacked: whether the gradients have a leading run axis.

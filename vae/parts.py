@@ -1,8 +1,9 @@
-"""Parts of your own: classes and functions named by `_target_` in a config, found, called and checked.
+"""Parts of your own: finds, checks and calls the classes and functions that a config names by `_target_`.
 
     encoder: {_target_: parts.Encoder, width: 64}
 
-names the class Encoder of the module `parts`, found through PYTHONPATH or in the working directory, and one argument.
+names the class Encoder in the module `parts`, and one argument. The module is found through PYTHONPATH or in the
+working directory.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def locate(target: str) -> Any:
         sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except Exception as error:  # anything that the user's module raises on import
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"_target_={target}: cannot import {module_name} ({reason})") from error
     found = getattr(module, name, None)
@@ -55,7 +56,7 @@ def locate(target: str) -> Any:
 
 
 def make(setting: str, spec: Spec, **given: Any) -> Any:
-    """Calls a part's class or function with its own arguments and those that the program gives.
+    """Calls a part's class or function with its own arguments and those that the program adds.
 
     Args:
         setting: name of the setting that holds the spec, for messages.
@@ -63,18 +64,18 @@ def make(setting: str, spec: Spec, **given: Any) -> Any:
 
     Raises:
         ConfigError: if there is no such part, or it does not take these arguments.
-        Exception: whatever the part itself raises.
+        Exception: anything that the part itself raises.
     """
     own = arguments(spec)
     if both := sorted(own.keys() & given.keys()):
         raise ConfigError(
-            f"{setting}.{both[0]}={own[both[0]]}: the program itself gives {spec['_target_']} this argument"
+            f"{setting}.{both[0]}={own[both[0]]}: the program sets this argument of {spec['_target_']} itself"
         )
     return _takes(setting, spec, **given, **own)(**given, **own)
 
 
 def partial(setting: str, spec: Spec, *called_with: Any) -> Callable[..., Any]:
-    """A function of the user's own with its arguments filled in, and with its attributes.
+    """A function of the user's own with its arguments filled in; it keeps its attributes.
 
     Args:
         called_with: examples of what the program will call it with.
@@ -100,7 +101,7 @@ def _takes(setting: str, spec: Spec, *args: Any, **kwargs: Any) -> Callable[...,
         raise ConfigError(f"{setting}: {spec['_target_']} is not a class or function")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # something built in that does not tell
+    except ValueError:  # a built-in without a signature
         return function
     try:
         signature.bind(*args, **kwargs)
@@ -111,7 +112,7 @@ def _takes(setting: str, spec: Spec, *args: Any, **kwargs: Any) -> Callable[...,
 
 
 def sources(value: Any) -> dict[str, str]:
-    """The SHA-256 of the source file of each module that a nested setting names, by target."""
+    """The SHA-256 of the source file of each target in a nested setting."""
     return {target: _source(locate(target)) for target in sorted(set(targets(value)))}
 
 

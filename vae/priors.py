@@ -1,10 +1,11 @@
-"""p(z): what samples are drawn from, and what the posteriors are compared with.
+"""p(z): the distribution that samples are drawn from and that the KL compares posteriors with.
 
-A prior of your own is a class like these, named by `prior.part={_target_: ...}` and called with `z_dim`. It has
+A prior of your own is a class like these, named by `prior.part={_target_: ...}` and called with `z_dim`. It has these
+methods:
 
-    sample(noise (n, k), chance (n,)) -> (n, k)      from standard normal and uniform numbers
+    sample(noise (n, k), chance (n,)) -> (n, k)      noise: standard normal numbers; chance: uniform numbers in [0, 1)
     log_prob(z (B, k)) -> (B,)
-    kl(mu (B, k), logvar (B, k)) -> (B,)             if there is a closed form; otherwise it is estimated from samples
+    kl(mu (B, k), logvar (B, k)) -> (B,)             optional: if there is none, the KL is estimated from samples
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Prior(nn.Module):
     """The base of all priors."""
 
     def sample(self, noise: Tensor, chance: Tensor) -> Tensor:
-        """Samples from standard normal numbers (n, k) and uniform ones (n,): (n, k)."""
+        """Samples, (n, k), made from standard normal numbers (n, k) and uniform numbers (n,)."""
         raise NotImplementedError
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class Standard(Prior):
 
 
 class _OfComponents(Prior):
-    """(1/M)·sum of M Gaussians; the KL to it has no closed form."""
+    """(1/M)·sum of M Gaussians. The KL to it has no closed form."""
 
     def components(self) -> tuple[Tensor, Tensor]:
         """mu and logvar of the components, (M, k) each."""
@@ -83,7 +84,7 @@ class _OfComponents(Prior):
 
 
 class Mixture(_OfComponents):
-    """Learned Gaussians with diagonal covariances and equal weights; their means start as a draw from N(0, I)."""
+    """Learned Gaussians with diagonal covariances and equal weights. Their initial means are drawn from N(0, I)."""
 
     def __init__(self, z_dim: int, components: int = 10) -> None:
         super().__init__()
@@ -95,10 +96,10 @@ class Mixture(_OfComponents):
 
 
 class Vamp(_OfComponents):
-    """The mean of the posteriors of learned pseudo-inputs (Tomczak and Welling 2018).
+    """The average of the posteriors of learned pseudo-inputs (Tomczak and Welling 2018).
 
-    The pseudo-inputs are images in [0, 1], here sigmoids of free numbers. If the encoder receives the label, each also
-    has a learned pseudo-label: weights of the classes that sum to 1.
+    The pseudo-inputs are images in [0, 1], here sigmoids of unbounded parameters. If the encoder receives the label,
+    each pseudo-input also has a learned pseudo-label: weights of the classes that sum to 1.
 
     Args:
         n_classes: 0 if the encoder does not receive the label.
@@ -126,7 +127,7 @@ class Vamp(_OfComponents):
 
 
 def exact_kl(prior: nn.Module, mu: Tensor, logvar: Tensor) -> Tensor | None:
-    """KL(N(mu, exp(logvar)) || p), (B,) nats; None if the prior has no closed form of it."""
+    """KL(N(mu, exp(logvar)) || p), (B,) nats; None if there is no closed form."""
     kl = getattr(prior, "kl", None)
     return None if kl is None else kl(mu, logvar)
 
@@ -144,7 +145,7 @@ def prior_of(
     """The prior of a specification: its kind with arguments, or `part` with `_target_`.
 
     Raises:
-        ConfigError: for a part of the user's own that cannot be made.
+        ConfigError: if a part of the user's own cannot be made.
     """
     own = {key: value for key, value in spec.items() if key != "kind"}
     if spec["kind"] == "custom":

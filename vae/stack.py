@@ -1,7 +1,8 @@
 """Runs in training: one run as an ordinary module, or K runs as one program through torch.func.vmap.
 
-A run's whole state can be taken out (`state`) and a stack can be made of any such states (`Stack.of`): that one
-mechanism serves checkpoints, resuming, dropping a run that diverged and splitting a stack that needs too much memory.
+The whole state of a run can be taken out (`state`), and a stack can be made from such states (`Stack.of`). This one
+mechanism serves to save checkpoints, to resume, to drop a run that diverged, and to split a stack that needs too much
+memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vae.model import Architecture, build
 from vae.networks import Linear
 from vae.objectives import Objective, objective_of
 
-# ln x_var has one scale whatever the network, and must cross several units where the weights move by hundredths.
+# In any network, ln x_var must move by several units while the weights move by hundredths.
 X_VAR_LR_FACTOR = 10.0
 X_VAR = "likelihood.log_x_var"
 
@@ -30,9 +31,9 @@ X_VAR = "likelihood.log_x_var"
 class Stack:
     """K runs in training.
 
-    The runs share all settings but seed, beta, and the value of x_var, and they are at the same position in the
-    training. If K > 1 each tensor has a leading run axis. All that a step of training changes lies at fixed addresses,
-    so that the step can be captured as a CUDA graph.
+    The runs share all settings except the seed, beta and the value of x_var, and they are at the same position in the
+    training. If K > 1, each tensor has a leading run axis. Everything that a training step changes stays at a fixed
+    address, so that the step can be captured as a CUDA graph.
 
     Args:
         configs, archs: one per run.
@@ -69,14 +70,14 @@ class Stack:
         self.trainer = configs[0].trainer
         self.optimizer = optimizers.make(configs[0].optimizer, groups, self.trainer.lr, device)
         captured = device.type == "cuda" and optimizers.capturable(self.optimizer)
-        self.call = Captured(CudaGraphs(device)) if captured else eagerly  # calls a step of the training
+        self.call = Captured(CudaGraphs(device)) if captured else eagerly  # calls a training step
 
     @property
     def n_runs(self) -> int:
         return len(self.configs)
 
     def losses(self, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], schedule: Tensor) -> Tensor:
-        """Loss, SSE and KL of each run, the means over its batch: (K, 3). Arguments as VAE.forward, with the axis K."""
+        """Loss, SSE and KL of each run, means over its batch: (K, 3). Arguments as in VAE.forward, with a run axis."""
         half = self.trainer.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext():
             if not self.stacked:
@@ -88,12 +89,12 @@ class Stack:
         return functional_call(self.model, (parameters, buffers), (self.objective, *batch))
 
     def zero_grad(self) -> None:
-        """Lets go of the gradients of the step before."""
+        """Frees the gradients of the previous step."""
         for p in self.parameters.values():
             p.grad = None
 
     def optimizer_step(self) -> None:
-        """Clips the gradients of each run and makes one step of the optimizer."""
+        """Clips the gradients of each run and takes one optimizer step."""
         if self.trainer.clip is not None:
             grads = [p.grad for p in self.parameters.values() if p.grad is not None]
             optimizers.clip(grads, self.trainer.clip, self.stacked)
@@ -117,7 +118,7 @@ class Stack:
         return {name: self._row(value.detach(), k).cpu().clone() for name, value in self._tensors().items()}
 
     def state(self, k: int) -> dict[str, Any]:
-        """All of run k: tensors (copies, on the CPU), numbers and lists; safe for torch.load(weights_only=True)."""
+        """Run k's whole state: CPU copies of tensors, numbers and lists. Safe for torch.load(weights_only=True)."""
         moments = {
             name: {key: self._moment(key, value, p, k) for key, value in self.optimizer.state[p].items()}
             for name, p in self.parameters.items()
@@ -126,7 +127,7 @@ class Stack:
         return {
             "model": self.model_state(k),
             "optimizer": moments,
-            "device": self.device.type,  # another kind of device draws other random numbers
+            "device": self.device.type,  # other kinds of devices draw other random numbers
             "epoch": self.epoch,
             "step": self.step,
             "totals": self.totals[:, k].cpu().clone(),
@@ -134,7 +135,7 @@ class Stack:
         }
 
     def _moment(self, key: str, value: Any, p: Tensor, k: int) -> Any:
-        """Run k's part of an entry of the optimizer's state; what is not per number, as the step count, is shared."""
+        """Run k's part of an entry of the optimizer's state. Entries shared by all runs, such as the step, stay."""
         if not isinstance(value, Tensor):
             return value
         return (self._row(value, k) if value.shape == p.shape and key != "step" else value).cpu().clone()

@@ -1,6 +1,6 @@
 """The one training loop, for one run and for K runs as one program.
 
-All random numbers depend on a run's seed, the epoch and the step only, so that a run can be taken up at any step.
+All random numbers depend only on the run's seed, the epoch and the step, so a run can be resumed at any step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vae.objectives import beta_schedule
 from vae.seeding import generator, seed_of
 from vae.stack import Stack
 
-BLOCK = 2**18  # random numbers of a run that are drawn at once, about: a megabyte
+BLOCK = 2**18  # about how many random numbers of a run are drawn at once: a megabyte
 
 
 def pixels(images: Tensor, index: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
@@ -33,7 +33,7 @@ class Noise:
     """The random numbers of the steps of one epoch, drawn a block of steps at a time.
 
     Args:
-        batch_size: images per step; the numbers of a last, shorter step are the first ones of a whole one.
+        batch_size: images per step. A shorter last step uses the first numbers of a whole one.
     """
 
     def __init__(self, stack: Stack, batch_size: int) -> None:
@@ -42,11 +42,11 @@ class Noise:
         self.block, self.drawn = -1, {}
 
     def of(self, step: int, n_images: int) -> dict[str, Tensor]:
-        """The numbers of a step, each with a leading run axis; as many as the step has images."""
+        """The numbers of a step, for as many images as it has. Each tensor has a leading run axis."""
         block, i = divmod(step, self.steps)
         if block != self.block:
             self.block, self.drawn = block, self._draw(block)
-        # The images are on the second axis of z, and on the first of the others.
+        # After the run and step axes, images are on the second axis of z, and on the first axis of the others.
         return {
             name: value[:, i, :, :n_images] if name == "z" else value[:, i, :n_images]
             for name, value in self.drawn.items()
@@ -71,41 +71,41 @@ def train_step(
     schedule: Tensor,
     *noise: Tensor,
 ) -> None:
-    """One training step of every run, and its share of the sums of the epoch.
+    """Takes one training step of every run and adds its values to the sums of the epoch.
 
-    It reads no value of a tensor and changes only the stack's own tensors, so that it can be captured as a CUDA graph
-    (vae/capture.py).
+    It reads no value back from the device and changes only the stack's own tensors, so that it can be captured as a
+    CUDA graph (vae/capture.py).
 
     Args:
-        names: of the random numbers.
-        images, labels: all of them, as in train_epoch.
+        names: names of the random numbers.
+        images, labels: all images and labels, as in train_epoch.
         index: images of the batch, (K, B).
         schedule: beta, and the share of the training that is done, (K, 2).
-        noise: random numbers in the order of `names`, each with the axis K.
+        noise: random numbers in the order of `names`, each with a run axis.
     """
     x, y = pixels(images, index, stack.arch.image_shape), labels[index]  # (K, B, C, H, W), (K, B)
     values = stack.losses(x, y, dict(zip(names, noise, strict=True)), schedule)  # (K, 3)
     stack.zero_grad()
     values[:, 0].sum().backward()
     stack.optimizer_step()
-    # Weighted by the number of images, so that a short last batch counts for what it is.
+    # Weighted by the number of images, so that a short last batch counts for less.
     stack.totals.add_(values.detach().t(), alpha=index.shape[1])
 
 
 def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[int], bool]) -> bool:
     """Trains every run of the stack for the rest of its current epoch, and adds a row to each run's history.
 
-    Nothing here waits for the device: the sums of the epoch are read at its end. On a GPU a step is captured as a CUDA
-    graph once and replayed from then on.
+    No step waits for the device: the sums of the epoch are read at its end. On a GPU, a step is captured once as a CUDA
+    graph and then replayed.
 
     Args:
         images: (N, D) uint8, on the stack's device.
         labels: (N,) int64, likewise.
-        pause: called after each step with the images seen in it over all runs. If it returns True, the epoch is left
-            where it stands: `stack.state` then holds the position, and train_epoch continues from it.
+        pause: called after each step with the number of images in that step, over all runs. If it returns True,
+            training stops there: `stack.state` then holds the position, and train_epoch continues from it.
 
     Returns:
-        True at the end of the epoch, False if it was left before.
+        True at the end of the epoch, False if it was stopped before.
     """
     n_images, trainer = len(images), stack.trainer
     steps = math.ceil(n_images / trainer.batch_size)
@@ -130,7 +130,7 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
         index = order[:, step * trainer.batch_size : (step + 1) * trainer.batch_size]  # (K, B)
         if trainer.lr_schedule != "constant":
             optimizers.set_learning_rate(stack.optimizer, rate(first + step))
-        if own_modules:  # which may draw from torch's global generator, as dropout does
+        if own_modules:  # they may draw from torch's global generator, as dropout does
             torch.manual_seed(seed_of(stack.configs[0].seed, f"step {first + step}"))
         drawn = noise.of(step, index.shape[1])
         stack.call(one_step, (images, labels), (index, schedule[step], *drawn.values()))
@@ -151,7 +151,7 @@ def train_epoch(stack: Stack, images: Tensor, labels: Tensor, pause: Callable[[i
 
 
 def diverged(stack: Stack) -> list[int]:
-    """The runs whose last epoch has a loss, or whose parameters have a value, that is not finite."""
+    """The runs whose last loss or any of whose parameters is not finite."""
     finite = torch.ones(stack.n_runs, dtype=torch.bool, device=stack.device)
     for p in stack.parameters.values():
         finite &= p.detach().reshape(stack.n_runs, -1).isfinite().all(dim=1)
@@ -160,7 +160,7 @@ def diverged(stack: Stack) -> list[int]:
 
 
 def why_not_stackable(config: Config, arch: Architecture, n_train: int) -> str | None:
-    """Why runs like this one cannot be one program; None if they can. Tried on two images without values."""
+    """Why runs like this one cannot train as one program; None if they can. Tried on two images without values."""
     if config.optimizer["kind"] not in optimizers.ELEMENTWISE:
         return f"{config.optimizer['kind']} mixes the numbers of a tensor"
     try:
@@ -170,6 +170,6 @@ def why_not_stackable(config: Config, arch: Architecture, n_train: int) -> str |
             noise = {name: torch.zeros(2, *shape) for name, (_, shape) in shapes.items()}
             x, y = torch.zeros(2, 2, *arch.image_shape), torch.zeros(2, 2, dtype=torch.int64)
             stack.losses(x, y, noise, torch.zeros(2, 2))[:, 0].sum().backward()
-    except Exception as error:  # whatever a module of the user's does not support
+    except Exception as error:  # anything that a module of the user's does not support
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None

@@ -1,7 +1,7 @@
 """The jobs of a sweep, composed from their overrides. Imports no torch.
 
-Hydra needs a tenth of a second to compose a job. The jobs of a sweep mostly differ in plain values, so each combination
-of options is composed once, and the values are set on the result.
+Hydra needs a tenth of a second to compose a job. The jobs of a sweep differ mostly in plain values, so each combination
+of options is composed only once, and the values are then set on the result.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.launch.cli import checked, typed, unchecked
 from experiments.settings import Settings
 
-# What setting a value raises if Hydra would refuse it, or compose something else.
+# Errors from setting a value that Hydra would refuse or compose differently.
 IMPOSSIBLE = (OmegaConfBaseException, LookupError, AttributeError, TypeError, ValueError)
 
 
 class Composer:
-    """Composes the jobs of one sweep; the sweeper checks what the launcher runs."""
+    """Composes the jobs of one sweep. The sweeper checks them with it, and the launcher runs them."""
 
     def __init__(self, hydra_context: HydraContext, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -40,25 +40,25 @@ class Composer:
         self._groups: dict[str, bool] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """What Hydra itself composes."""
+        """The config that Hydra itself composes."""
         key = tuple(overrides)
         if key not in self._composed:
             self._composed[key] = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         return self._composed[key]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        """The overrides as Hydra reads them."""
+        """The overrides, parsed by Hydra."""
         for text in overrides:
             if text not in self._parsed:
                 (self._parsed[text],) = self._parser.parse_overrides([text])
         return [self._parsed[text] for text in overrides]
 
     def settings(self, overrides: Sequence[str]) -> Settings:
-        """The settings of a job, checked: those of `typed` on what Hydra composes.
+        """The checked settings of a job: the same as `typed` gives for the config that Hydra composes.
 
         Raises:
             ConfigError: for a setting that cannot be used.
-            OmegaConfBaseException: for one that does not exist or is of another type.
+            OmegaConfBaseException: for a setting that does not exist, or a value of the wrong type.
         """
         key = tuple(overrides)
         if key not in self._settings:
@@ -66,7 +66,7 @@ class Composer:
         return self._settings[key]
 
     def _quickly(self, overrides: Sequence[str]) -> Settings | None:
-        """The settings of a job whose overrides are options and plain values; None for any other."""
+        """The settings of a job, if its overrides are only options and plain values; otherwise None."""
         parted = self._parted(overrides)
         if parted is None:
             return None
@@ -79,7 +79,7 @@ class Composer:
         return config
 
     def plain(self, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The config of a job as Hydra composes it, in plain Python: its own settings, and Hydra's.
+        """The config of a job as Hydra composes it, in plain Python: its own settings and Hydra's.
 
         The settings must have been composed before.
         """
@@ -95,12 +95,12 @@ class Composer:
         return own, hydra
 
     def _parted(self, overrides: Sequence[str]) -> tuple[_Base, dict[str, Any]] | None:
-        """The combination of options, and the values to be set on it; None if some override is neither."""
+        """The combination of options, and the values to set on it; None if their order matters."""
         parsed = self.parse(overrides)
         values = {o.key_or_group: o.value() for o in parsed if self._is_value(o)}
         options = [o for o in parsed if not self._is_value(o)]
         if any(f"{key}.".startswith(f"{o.key_or_group}.") for key in values for o in options if not self._is_group(o)):
-            return None  # the order counts
+            return None  # the order matters
         key = tuple(str(o.input_line) for o in options)
         if key not in self._bases:
             self._bases[key] = _Base(self(key))
@@ -135,7 +135,7 @@ class _Base:
 
     @cached_property
     def refers(self) -> bool:
-        """Whether a setting refers to another, whose value may be set."""
+        """Whether any setting refers to another one, whose value may be set."""
         return "${" in OmegaConf.to_yaml(self.own)
 
     @cached_property
@@ -150,7 +150,7 @@ class _Base:
 
     @cached_property
     def known(self) -> dict[tuple[str, str], Any]:
-        """Values that were converted before, by key and what was given."""
+        """Values that were converted before, by key and given value."""
         return {}
 
     def plain_with(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -178,10 +178,10 @@ class _Base:
         return config
 
     def _converted(self, key: str, value: Any) -> Any:
-        """A value as a setting takes it, which must be there.
+        """A value, converted to the type of its setting.
 
         Raises:
-            IMPOSSIBLE: if there is no such setting, or it is of another type.
+            IMPOSSIBLE: if there is no such setting, or the value cannot be converted.
         """
         place = key, repr(value)
         if place not in self.known:
@@ -197,7 +197,7 @@ class _Base:
 
 
 def _put(settings: Any, key: str, value: Any) -> None:
-    """Sets a value by its dotted name, in dataclasses and dictionaries."""
+    """Sets a value by its dotted name in nested dataclasses or dictionaries."""
     *path, name = key.split(".")
     for part in path:
         settings = settings[part] if isinstance(settings, dict) else getattr(settings, part)
