@@ -82,7 +82,8 @@ def test_a_target_that_cannot_be_found_is_one_line_that_says_why(write: Write):
     assert message(lambda: locate("own_errors.Decoder")) == (
         "_target_=own_errors.Decoder: the module own_errors has no Decoder"
     )
-    assert message(lambda: locate("own_errors.VALUE")) == "_target_=own_errors.VALUE: is not a class or function"
+    value = {"_target_": "own_errors.VALUE"}
+    assert message(lambda: make("part", value)) == "part: own_errors.VALUE is not a class or function"
     assert message(lambda: locate("own_broken.Encoder")) == (
         "_target_=own_broken.Encoder: cannot import own_broken (ValueError: first line second line)"
     )
