@@ -368,4 +368,5 @@ def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, by dotted name, that have a part in a run: not None, and not in an unused group."""
-    return {k: v for k, v in values.items() if v is not None and not k.startswith(unused(values))}
+    without = unused(values)
+    return {k: v for k, v in values.items() if v is not None and not k.startswith(without)}

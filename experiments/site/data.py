@@ -72,8 +72,9 @@ class Entry:
     @functools.cached_property
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file in its folder, by name."""
-        paths = [self.folder.path / name for name in sorted(os.listdir(self.folder.path)) if name[0] != "."]
-        return {path.name: (s.st_size, s.st_mtime_ns) for path in paths if path.is_file() for s in [path.stat()]}
+        with os.scandir(self.folder.path) as entries:
+            stats = {entry.name: entry.stat() for entry in entries if entry.name[0] != "." and entry.is_file()}
+        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items())}
 
     @property
     def pictures(self) -> list[str]:
@@ -121,20 +122,31 @@ def plain(value: Any) -> Any:
 def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entry]:
     """Every run that has a folder, by name; the runs of a report are not read again."""
     rows: dict[Any, Any] = {}
+    names: dict[Any, list[str]] = {}
     for report in reports:
-        rows |= report.runs.to_dict("index")
+        rows |= _by_run(report.runs)
+        for run in report.runs.index:
+            names.setdefault(run, []).append(report.name)
     folders = all_runs(output_dir)
-    rows |= frame_of(read_run(folder) for folder in folders if folder.name not in rows).to_dict("index")
+    rows |= _by_run(frame_of(read_run(folder) for folder in folders if folder.name not in rows))
     datasets = {key: data for report in reports for key, data in report.datasets.items()}
-    studies = [report.name for report in reports if report.study.get("published")]
+    studies = {report.name for report in reports if report.study.get("published")}
     entries = []
     for folder in folders:
         folder.check()
         row = rows[folder.name]
-        names = [report.name for report in reports if folder.name in report.runs.index]
         forms = curves(row, datasets) if row["usable"] else []
-        entries.append(Entry(folder, row, names, forms, any(name in studies for name in names)))
+        own = names.get(folder.name, [])
+        entries.append(Entry(folder, row, own, forms, not studies.isdisjoint(own)))
     return entries
+
+
+def _by_run(runs: pd.DataFrame) -> dict[Any, dict[str, Any]]:
+    """The rows of a frame as `to_dict("index")` gives them, several times as fast."""
+    columns = [runs[name].tolist() for name in runs]
+    return {
+        run: dict(zip(runs, row, strict=True)) for run, row in zip(runs.index, zip(*columns, strict=True), strict=True)
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the table of all runs
