@@ -105,7 +105,6 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
     """One page for each run, written where it is missing or shows something else; pages of removed runs are removed."""
     template = templates.get_template("run.html")
     titles = {report.name: report.title for report in reports}
-
     there, before = set(os.listdir(pages)), read_sound(pages / STAMPS) or {}
     stamps = {entry.name: fingerprint(entry) for entry in entries}
 
@@ -125,7 +124,8 @@ def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
     metrics = entry.folder.path / "metrics"  # a new file in it changes the time of the folder
     changed = os.stat(metrics).st_mtime_ns if metrics.is_dir() else None
-    shown = [changed, entry.reason, entry.row, entry.files, entry.reports, len(entry.curves), entry.of_study]
+    row = sorted((key, repr(value)) for key, v in entry.row.items() if (value := data.plain(v)) is not None)
+    shown = [changed, entry.reason, row, entry.files, entry.reports, len(entry.curves), entry.of_study]
     return hashlib.sha256(_program() + repr(shown).encode(errors="replace")).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 import os
@@ -143,10 +144,9 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
 
 def _by_run(runs: pd.DataFrame) -> dict[Any, dict[str, Any]]:
     """The rows of a frame as `to_dict("index")` gives them, several times as fast."""
-    columns = [runs[name].tolist() for name in runs]
-    return {
-        run: dict(zip(runs, row, strict=True)) for run, row in zip(runs.index, zip(*columns, strict=True), strict=True)
-    }
+    names = [str(name) for name in runs]
+    rows = zip(*(runs[name].tolist() for name in names), strict=True)
+    return {run: dict(zip(names, row, strict=True)) for run, row in zip(runs.index, rows, strict=True)}
 
 
 # ---------------------------------------------------------------------------------------------- the table of all runs
@@ -233,10 +233,12 @@ def _curve(curve: Curve, ts: Sequence[float]) -> dict[str, Any]:
 
 def run_data(entry: Entry) -> dict[str, Any]:
     """What a run's page draws: learning curves, and the training KL of each latent dimension with its closed form."""
-    history = pd.DataFrame({"epoch": []})
+    history: dict[str, list[float]] = {"epoch": []}
     if entry.folder.sound("history.csv", "result.json"):
-        history = pd.read_csv(entry.folder.path / "history.csv", usecols=["epoch", *HISTORY], dtype=float)
-    drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or history[name].nunique() > 1)]
+        with open(entry.folder.path / "history.csv", newline="") as f:
+            rows = list(csv.DictReader(f))
+        history = {name: [float(row[name] or "nan") for row in rows] for name in ("epoch", *HISTORY)}
+    drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or len(set(history[name])) > 1)]
     kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
     order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)
     best = {c.kind: theory.optimum(c.eigenvalues, t, c.z_dim) for c in (entry.curves if len(kl) else ())}
