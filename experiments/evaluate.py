@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import hashlib
 import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +102,8 @@ def read_metrics(folder: RunFolder, families: Sequence[str] | None = None) -> tu
     """
     values, failures = {}, {}
     if families is None:
-        families = sorted(path.stem for path in (folder.path / "metrics").glob("*.json"))
+        there = os.listdir(metrics) if os.path.isdir(metrics := f"{folder.path}/metrics") else []
+        families = sorted(name.removesuffix(".json") for name in there if name.endswith(".json"))
     for name, record in _records(folder, families):
         for metric in (record or {}).get("metrics", ()):
             METRICS.setdefault(metric["name"], Metric(**metric))

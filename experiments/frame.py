@@ -31,6 +31,7 @@ from experiments.store import (
     read_yaml,
     reports_dir,
     runs_dir,
+    snapshot,
 )
 from experiments.wording import SETTING, described
 from vae import theory
@@ -39,7 +40,7 @@ from vae.metrics import requested
 from vae.schema import flat
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
-SCHEMA = [name for name, _, _, _ in settings(Config()) if not name.startswith("dataset.")]
+SCHEMA = {name: rank for rank, (name, *_) in enumerate(settings(Config())) if not name.startswith("dataset.")}
 TEXTS = (
     "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
     "likelihood_of",
@@ -51,7 +52,7 @@ MANIFEST |= {"runs": list}
 def setting_columns(names: Iterable[Any]) -> list[str]:
     """Which of these columns are settings, in the order of the schema; arguments of classes come last."""
     own = [str(name) for name in names if name == "seed" or "." in str(name)]  # no metric has a dot in its name
-    return sorted(own, key=lambda name: SCHEMA.index(name) if name in SCHEMA else len(SCHEMA))
+    return sorted(own, key=lambda name: SCHEMA.get(name, math.inf))
 
 
 class ReportError(ValueError):
@@ -106,9 +107,9 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(columns=["run", "path", "outcome", "reason", "usable", "seed"]).set_index("run")
     frame["usable"] = frame["outcome"].isin(JUDGED)
     frame = frame.set_index("run")
-    for name in frame.columns.difference([*setting_columns(frame), *TEXTS, "failures", "usable", "status"]):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    return frame.copy()  # in one block: pandas warns of frames in many pieces
+    others = frame.columns.difference([*setting_columns(frame), *TEXTS, "failures", "usable", "status"])
+    mixed = [name for name in others if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in mixed})
 
 
 # ---------------------------------------------------------------------------------------------- groups of runs
@@ -295,13 +296,13 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         ReportError: if there is no such report or its manifest cannot be used.
     """
     folder = reports_dir(output_dir) / name
-    known = reports(output_dir)
-    if name not in known:
+    path = folder / "sweep.json"
+    if Path(name).name != name or not path.exists():
+        known = reports(output_dir)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         there = f"it has {', '.join(known)}" if known else "it has none; a sweep makes one: python run.py -m sweep"
         raise ReportError(f"{name}: no such report in {reports_dir(output_dir)}{hint}; {there}")
-    path = folder / "sweep.json"
     try:
         manifest = read_json(path)
     except (OSError, ValueError) as e:
@@ -397,6 +398,7 @@ def _shipped(name: str, output_dir: str | Path) -> pd.DataFrame | None:
     return frame.set_index("run")
 
 
+@snapshot()
 def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.DataFrame:
     """The runs of an experiment, or all runs, one row each. What is missing of their metrics is computed first.
 

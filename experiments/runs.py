@@ -28,7 +28,17 @@ from pathlib import Path
 from experiments.find import find
 from experiments.progress import duration
 from experiments.settings import read_settings
-from experiments.store import RunFolder, all_runs, damage_named, damaged, read_sealed, read_sound, reports_dir, runs_dir
+from experiments.store import (
+    RunFolder,
+    all_runs,
+    damage_named,
+    damaged,
+    read_sealed,
+    read_sound,
+    reports_dir,
+    runs_dir,
+    snapshot,
+)
 from vae.config import ConfigError
 
 SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var")
@@ -83,6 +93,7 @@ def uses(output_dir: str | Path) -> dict[str, list[str]]:
     return found
 
 
+@snapshot()
 def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
     """One row for each run. Each damaged file is reported in one line."""
     used = uses(output_dir)

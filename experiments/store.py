@@ -25,7 +25,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from errno import EISDIR
 from pathlib import Path
@@ -56,6 +56,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+        if _seen is not None:
+            _seen.pop(str(path), None)
         _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -118,7 +120,7 @@ def damaged(problem: object) -> None:
         _listeners[-1][str(problem)] = None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file of `write_json`.
 
     Raises:
@@ -128,7 +130,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(_read(path, seal.unsealed_json))
 
 
-def read_sound(path: Path) -> dict[str, Any] | None:
+def read_sound(path: str | Path) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is none or it is damaged."""
     try:
         return read_json(path)
@@ -159,17 +161,45 @@ def read_sealed(path: Path) -> bytes:
     return _read(path, _unsealed)
 
 
+_seen: dict[str, dict[Hashable, Any]] | None = None  # in a snapshot: what was made of each file, by path and kind
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Takes each file to be as it was when it was first read in the meantime, unless this process writes it.
+
+    So a command reads each file of 10,000 runs once, however often it asks. What damage or absence makes of a file is
+    not remembered.
+    """
+    global _seen
+    outer, _seen = _seen, {} if _seen is None else _seen
+    try:
+        yield
+    finally:
+        _seen = outer
+
+
+def _remembered(path: str, kind: Hashable, make: Callable[[], Any]) -> Any:
+    """What is made of a file; in a snapshot it is made once."""
+    if _seen is None:
+        return make()
+    known = _seen.setdefault(path, {})
+    if kind not in known:
+        known[kind] = make()
+    return known[kind]
+
+
 def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:
-    """What a file holds; it is not read again as long as it stays as it is.
+    """What a file holds.
 
     Raises:
         As read_json.
     """
+    path = str(path)
+    if parse is _nothing and _seen is not None and _seen.get(path):
+        return None  # it was read, so it is sound
     try:
-        stat = os.stat(path)
-        stamp = str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-        if parse is not _nothing or stamp not in _sound:
-            return _parsed(stamp, parse)
+        return _remembered(path, parse, lambda: parse(_bytes(path)))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file") from None
     except OSError as e:
@@ -178,15 +208,16 @@ def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:
         raise ValueError(f"{path}: {e}") from None
 
 
-@functools.lru_cache(maxsize=200_000)  # a command reads each file of 10,000 runs several times
-def _parsed(stamp: tuple[Any, ...], parse: Callable[[bytes], Any]) -> Any:
-    with open(stamp[0], "rb") as f:
-        content = parse(f.read())
-    _sound.add(stamp)
-    return content
-
-
-_sound: set[tuple[Any, ...]] = set()  # the files that were read, by path and times
+def _bytes(path: str) -> bytes:
+    """The content of a file; for the small ones of runs half the work of `open`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(descriptor, 1 << 16)]
+        while len(parts[-1]) == 1 << 16:
+            parts.append(os.read(descriptor, 1 << 16))
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def _nothing(data: bytes) -> None:
@@ -203,7 +234,7 @@ def _unsealed_yaml(data: bytes) -> dict[str, Any]:
     return yaml.load(data, yaml.CSafeLoader)
 
 
-def check_file(path: Path, digest: str, record: Path) -> None:
+def check_file(path: str | Path, digest: str, record: str | Path) -> None:
     """Compares a file with the checksum in a record that was written after it.
 
     Hashing the models of 10,000 runs would take a minute. A file that is older than its record is therefore taken to be
@@ -214,22 +245,23 @@ def check_file(path: Path, digest: str, record: Path) -> None:
         ValueError: if it is another one; the message of both is one line that names the file.
     """
     try:
-        stat = path.stat()
+        stat = os.stat(path)
         if S_ISDIR(stat.st_mode):
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        if stat.st_mtime_ns < record.stat().st_mtime_ns or _digest(path, stat.st_mtime_ns, stat.st_size) == digest:
+        older = stat.st_mtime_ns < os.stat(record).st_mtime_ns
+        if older or _digest(str(path), stat.st_mtime_ns, stat.st_size) == digest:
             return
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: missing") from None
     except OSError as e:
         raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
-    raise ValueError(f"{path}: damaged: it does not match its checksum in {record.name}")
+    raise ValueError(f"{path}: damaged: it does not match its checksum in {os.path.basename(record)}")
 
 
 @functools.lru_cache(maxsize=20_000)
-def _digest(path: Path, changed: int, size: int) -> str:
+def _digest(path: str, changed: int, size: int) -> str:
     """The SHA-256 of a file as it was at some time."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(_bytes(path)).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- runs
@@ -269,7 +301,10 @@ class RunFolder:
             FileNotFoundError: if it has not.
             ValueError: if the result or the model is damaged; the message is one line that names the file.
         """
-        path = self.path / "result.json"
+        path = f"{self.path}/result.json"
+        return _remembered(path, RunFolder, lambda: self._checked_result(path))
+
+    def _checked_result(self, path: str) -> dict[str, Any]:
         result = read_json(path)
         if (version := result.get("schema_version")) != RESULT_VERSION:
             raise ValueError(f"{path}: has schema_version {version}, this program reads {RESULT_VERSION}")
@@ -277,7 +312,7 @@ class RunFolder:
             raise ValueError(f"{path}: is the result of another run, {run}")
         if result["model_sha256"] is not None:
             try:
-                check_file(self.path / "model.safetensors", result["model_sha256"], path)
+                check_file(f"{self.path}/model.safetensors", result["model_sha256"], path)
             except FileNotFoundError as e:
                 raise ValueError(e) from None
         return result
@@ -294,7 +329,7 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The object in one of the folder's JSON files, or None where there is none or it is damaged."""
-        return read_sound(self.path / name)
+        return read_sound(f"{self.path}/{name}")
 
     def sound(self, name: str, record: str) -> bool:
         """Whether a file is there and as one of the folder's JSON files tells in `files`."""
@@ -303,7 +338,7 @@ class RunFolder:
         if digest is None:
             return False
         try:
-            check_file(self.path / name, digest, self.path / record)
+            check_file(f"{self.path}/{name}", digest, f"{self.path}/{record}")
         except FileNotFoundError:
             return False
         except ValueError as e:
@@ -367,7 +402,10 @@ def reports_dir(output_dir: str | Path) -> Path:
 def all_runs(output_dir: str | Path) -> list[RunFolder]:
     """Every run folder, by name."""
     folder = runs_dir(output_dir)
-    return [RunFolder(p) for p in sorted(folder.iterdir()) if p.is_dir()] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [RunFolder(folder / name) for name in sorted(entry.name for entry in entries if entry.is_dir())]
 
 
 def prepare_output(output_dir: str | Path) -> None:

@@ -126,7 +126,7 @@ def test_only_what_changed_is_written_again_and_nothing_in_the_runs(tmp_path: Pa
     build.write(tmp_path)
     after = {name: stamp for name, stamp in stamps(tmp_path).items() if not name.startswith("runs")}
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"index.html", *pages[:2], f"pages/strips/{folders[3].name}.png"}
+    assert changed == {"index.html", "pages/.runs.json", *pages[:2], f"pages/strips/{folders[3].name}.png"}
     assert not after.keys() & {pages[2], strips[1]}
 
 

@@ -378,4 +378,5 @@ def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, by dotted name, that affect a run: those that are not None and not in an unused group."""
-    return {k: v for k, v in values.items() if v is not None and not k.startswith(unused(values))}
+    without = unused(values)
+    return {k: v for k, v in values.items() if v is not None and not k.startswith(without)}

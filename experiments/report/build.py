@@ -29,7 +29,7 @@ from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
-from experiments.store import RunFolder, damaged, read_sound, reports_dir, write_atomic, write_json
+from experiments.store import RunFolder, damaged, read_sound, reports_dir, snapshot, write_atomic, write_json
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
@@ -38,6 +38,7 @@ IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
 SHARED = ("versions", "device", "device_name", "threads", "host_system")
 
 
+@snapshot()
 def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     """Builds a report and brings the index of all reports up to date.
 

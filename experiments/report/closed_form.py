@@ -61,5 +61,6 @@ def curves(run: Mapping[str, Any] | pd.Series, datasets: Mapping[str, Mapping[st
 
 def all_curves(runs: pd.DataFrame, datasets: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
     """The closed forms of these runs, each once, by number of latents."""
-    found = {curve for _, run in runs.iterrows() for curve in curves(run, datasets)}
+    told = runs.reindex(columns=["dataset_hash", "label_placement.kind", "z_dim", "effective_x_var"]).drop_duplicates()
+    found = {curve for _, run in told.iterrows() for curve in curves(run, datasets)}
     return sorted(found, key=lambda curve: (curve.z_dim, curve.kind))

@@ -1,10 +1,10 @@
-"""Writes the page. A run's page is written only if what it shows has changed: its first line holds a hash of that."""
+"""Writes the page. A run's page is written only if what it shows has changed: STAMPS holds a hash of that."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,13 @@ from experiments.report.render import shortened
 from experiments.site import data
 from experiments.site.cards import Card, reference_cards, report_html, strip, user_cards
 from experiments.site.data import Entry
-from experiments.store import RunFolder, runs_dir, write_atomic
+from experiments.store import RunFolder, read_sound, runs_dir, snapshot, write_atomic, write_json
 from experiments.wording import number, words
 from vae.metrics import METRICS
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
+STAMPS = ".runs.json"  # in pages/: of what each run's page was made
 WRITERS = 8  # most of the time of writing is spent waiting for the disk
 
 
@@ -35,6 +36,7 @@ def refresh(output_dir: str | Path) -> None:
         print(f"the page was not written ({type(e).__name__}: {' '.join(str(e).split())})", file=sys.stderr)
 
 
+@snapshot()
 def write(output_dir: str | Path) -> Path:
     """Brings the page up to date and returns the path of index.html.
 
@@ -103,39 +105,35 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
     """One page for each run, written where it is missing or shows something else; pages of removed runs are removed."""
     template = templates.get_template("run.html")
     titles = {report.name: report.title for report in reports}
+    there, before = set(os.listdir(pages)), read_sound(pages / STAMPS) or {}
+    stamps = {entry.name: fingerprint(entry) for entry in entries}
 
     def write_page(entry: Entry) -> None:
-        path, mark = pages / f"{entry.name}.html", fingerprint(entry)
-        if _mark(path) != mark:
-            shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            write_atomic(path, template.render(entry=entry, mark=mark, **shown))
+        shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
+        write_atomic(pages / f"{entry.name}.html", template.render(entry=entry, **shown))
 
+    changed = [e for e in entries if before.get(e.name) != stamps[e.name] or f"{e.name}.html" not in there]
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write_page, entries))  # so that an error is raised here
+        list(pool.map(write_page, changed))  # so that an error is raised here
+    if before != stamps:
+        write_json(pages / STAMPS, stamps)
     _remove_others(pages, {f"{entry.name}.html" for entry in entries})
 
 
 def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
-    metrics = entry.folder.path / "metrics"
-    stamps = [(path.name, path.lstat().st_mtime_ns) for path in sorted(metrics.glob("*.json"))]
-    shown = [entry.row["outcome"], entry.reason, entry.files, stamps, entry.reports, len(entry.curves), entry.of_study]
-    return hashlib.sha256(_program() + json.dumps(shown, sort_keys=True).encode()).hexdigest()
+    metrics = entry.folder.path / "metrics"  # a new file in it changes the time of the folder
+    changed = os.stat(metrics).st_mtime_ns if metrics.is_dir() else None
+    row = sorted((key, repr(value)) for key, v in entry.row.items() if (value := data.plain(v)) is not None)
+    shown = [changed, entry.reason, row, entry.files, entry.reports, len(entry.curves), entry.of_study]
+    return hashlib.sha256(_program() + repr(shown).encode(errors="replace")).hexdigest()
 
 
 @functools.cache
 def _program() -> bytes:
-    """What makes the pages."""
-    return b"".join(path.read_bytes() for path in (*sorted(HERE.glob("*.py")), *sorted(TEMPLATES.iterdir())))
-
-
-def _mark(path: Path) -> str:
-    """The hash in a page's first line; "" without a page."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            return f.readline().removeprefix("<!doctype html><!-- ").removesuffix(" -->\n")
-    except (OSError, ValueError):
-        return ""
+    """A hash of what makes the pages."""
+    parts = [path.read_bytes() for path in (*sorted(HERE.glob("*.py")), *sorted(TEMPLATES.iterdir()))]
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def _write_changed(path: Path, text: str) -> None:
