@@ -398,7 +398,7 @@ def damaged_database(path: Path, error: Exception) -> ConfigError:
     reason = " ".join(str(error).split("\n")[0].split())
     return ConfigError(
         f"{path}: cannot be used ({type(error).__name__}: {reason}); move it away and run the same command again: "
-        "the search begins anew with the same trials, and no run is trained twice"
+        "the search starts again with the same trials, and no run is trained twice"
     )
 
 

@@ -1,6 +1,6 @@
 """The idx files of MNIST and its relatives, as they are or compressed with gzip, whatever their checksum.
 
-torchvision compares a download with the checksum of one publisher, and others compress the same images anew.
+torchvision compares a download with the checksum of one publisher, and others compress the same images again.
 """
 
 from __future__ import annotations
