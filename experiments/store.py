@@ -353,7 +353,8 @@ class RunFolder:
         for name in (*names, *(f"metrics/{name}" for name in metrics)):
             if (name.endswith(".json") or name == "config.yaml") and name != "result.json":
                 try:
-                    _read(f"{self.path}/{name}", _nothing)
+                    shown = name == "provenance.json"  # reports and the page read it after this
+                    _read(f"{self.path}/{name}", seal.unsealed_json if shown else _nothing)
                 except ValueError as e:
                     damaged(e)
         if self.result() is not None and not self.sound("history.csv", "result.json") and "history.csv" not in names:

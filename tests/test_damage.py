@@ -1,5 +1,6 @@
 """Every file that is read back, every kind of damage, every command: one line names the file, and the rest goes on."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -163,7 +164,8 @@ def test_each_file_is_read_once(outputs: Path, monkeypatch: pytest.MonkeyPatch) 
     for call in (lambda: experiments.table(output_dir=outputs), lambda: site.write(outputs)):
         opened.clear()
         call()
-        assert len(opened) < 1.05 * n_files
+        there = [path for path in opened if os.path.exists(path)]
+        assert len(there) == len(set(there)) >= n_files
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "result.json"])

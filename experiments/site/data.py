@@ -74,7 +74,7 @@ class Entry:
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file in its folder, by name."""
         with os.scandir(self.folder.path) as entries:
-            stats = {entry.name: entry.stat() for entry in entries if entry.name[0] != "." and entry.is_file()}
+            stats = {entry.name: entry.stat() for entry in entries if entry.name[0] != "." and os.path.isfile(entry)}
         return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items())}
 
     @property
