@@ -69,7 +69,7 @@ def test_log_prob_is_that_of_torch_distributions(kind: str, x_var: str):
     assert likelihood.n_parameters == (2 if x_var == "per_pixel" else 1)
     expected = REFERENCE[kind](location, var, x).sum(dim=(1, 2, 3))
     torch.testing.assert_close(likelihood.log_prob(x, parameters), expected, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(likelihood.mean(parameters), location)
+    torch.testing.assert_close(likelihood.location(parameters), location)
     single = likelihood.float().log_prob(x.float(), parameters.float())
     torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
 
@@ -146,6 +146,16 @@ def test_the_levels_have_the_mean_and_the_variance_of_the_logistic(x_var: float)
     assert (p * (LEVELS - mean).square()).sum().item() == pytest.approx(x_var + rounding, rel=1e-3)
 
 
+@pytest.mark.parametrize("location", [-5.0, -0.05, 0.3, 0.99, 7.0])
+@pytest.mark.parametrize("x_var", [1e-3, 0.1])
+def test_the_mean_of_the_levels_is_theirs_also_far_outside_of_the_pixels(location: float, x_var: float):
+    likelihood = DiscretizedLogistic(value=x_var).double()
+    x = LEVELS.view(256, 1, 1, 1)
+    parameters = torch.full_like(x, location)
+    by_hand = (likelihood.log_prob(x, parameters).exp() * LEVELS).sum().item()
+    assert likelihood.mean(parameters)[0].item() == pytest.approx(by_hand, abs=2e-5)
+
+
 def test_levels_far_from_the_location_have_the_tail_of_the_logistic_and_a_gradient():
     likelihood = DiscretizedLogistic(value=1e-4)
     s = math.sqrt(3e-4) / math.pi
@@ -174,10 +184,10 @@ def test_outputs_by_their_formulas(kind: str, signed: bool):
     for output, location in expected.items():
         spec = {"kind": kind, "output": output, "signed": signed}
         one = likelihood_of({**spec, "x_var": "fixed", "value": 0.1})
-        torch.testing.assert_close(one.mean(h), location)
+        torch.testing.assert_close(one.location(h), location)
         two = likelihood_of({**spec, "x_var": "per_pixel"})
         parameters = torch.cat([h, torch.randn_like(h)], dim=1)
-        torch.testing.assert_close(two.mean(parameters), location)
+        torch.testing.assert_close(two.location(parameters), location)
         x = torch.rand(1, 1, 5, 5)
         expected_log_prob = REFERENCE[kind](location.double(), torch.tensor(0.1).double(), (x * 255).round() / 255)
         got = one.log_prob((x * 255).round() / 255, h)

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from experiments import checkpoint, store, training
+from experiments.evaluate import evaluate
 from experiments.plan import plan
 from experiments.runner import execute
 from experiments.settings import result_settings
+from experiments.site.build import write
 from experiments.store import read_json
 from experiments.training import Interrupted, Outcome
 from tests.conftest import Configs, Silent, run_all
@@ -339,3 +341,15 @@ def test_a_model_that_cannot_fit_is_refused_with_the_bytes(configs: Configs, cha
         plan(configs(changes))
     assert str(caught.value).startswith(line)
     assert str(caught.value).endswith(" GB")
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "continuous_bernoulli"])
+def test_a_likelihood_without_x_var_has_no_such_column(configs: Configs, kind: str):
+    targets = "pixels" if kind == "bernoulli" else None
+    (outcome,) = run_all(configs(likelihood__kind=kind, likelihood__targets=targets))
+    header = (outcome.run.folder.path / "history.csv").read_text().splitlines()[0]
+    assert header == "epoch,train_sse,train_kl,train_loss,beta,lr"
+    evaluate([outcome.run.folder], progress=False)
+    write(outcome.run.config.output_dir)
+    page = Path(outcome.run.config.output_dir) / "pages" / f"{outcome.run.folder.name}.html"
+    assert "x_var (variance of a pixel)" not in page.read_text()

@@ -80,9 +80,13 @@ class _Located(Likelihood):
             else:
                 self.register_buffer("log_x_var", log_x_var)
 
-    def mean(self, parameters: Tensor) -> Tensor:
+    def location(self, parameters: Tensor) -> Tensor:
+        """The location of each pixel: (B, p·C, H, W) -> (B, C, H, W)."""
         h = parameters.chunk(2, dim=1)[0] if self.n_parameters == 2 else parameters
         return self.output((h + 1) / 2 if self.shifted else h)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        return self.location(parameters)
 
     def log_var(self, parameters: Tensor) -> Tensor:
         """ln of the variance: (1,), or (B, C, H, W) if it is per pixel."""
@@ -99,7 +103,7 @@ class Gaussian(_Located):
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         log_var = self.log_var(parameters)
-        square = (x - self.mean(parameters)).square()  # (B, C, H, W)
+        square = (x - self.location(parameters)).square()  # (B, C, H, W)
         if self.n_parameters == 1:
             constant = 0.5 * x[0].numel() * (math.log(2 * math.pi) + log_var)
             return -0.5 * (-log_var).exp() * square.flatten(1).sum(dim=1) - constant  # (B,)
@@ -114,7 +118,7 @@ class Laplace(_Located):
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         log_b = 0.5 * (self.log_var(parameters) - math.log(2))
-        terms = (x - self.mean(parameters)).abs() * (-log_b).exp() + log_b + math.log(2)
+        terms = (x - self.location(parameters)).abs() * (-log_b).exp() + log_b + math.log(2)
         return -terms.flatten(1).sum(dim=1)
 
 
@@ -130,13 +134,22 @@ class DiscretizedLogistic(_Located):
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         log_s = 0.5 * (self.log_var(parameters) + math.log(3 / math.pi**2))
         half = 0.5 / (LEVELS - 1)
-        centred, inverse = x - self.mean(parameters), (-log_s).exp()
+        centred, inverse = x - self.location(parameters), (-log_s).exp()
         upper, lower = (centred + half) * inverse, (centred - half) * inverse  # (B, C, H, W)
         # σ(a) - σ(b) = σ(a)·σ(-b)·(1 - exp(b - a)), which loses no digits in the tails.
         inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * half * inverse))
         first, last = x < half, x > 1 - half
         terms = torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
         return terms.flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """The mean of the levels, to half a level: that of the logistic variable, clipped to [0, 1].
+
+        It is the integral of P(X > t) over [0, 1]. The location can leave [0, 1] far behind, as black pixels like it.
+        """
+        log_s = 0.5 * (self.log_var(parameters) + math.log(3 / math.pi**2))
+        location, s = self.location(parameters), log_s.exp()
+        return s * (F.softplus(location / s) - F.softplus((location - 1) / s))
 
 
 class Bernoulli(Likelihood):

@@ -237,7 +237,8 @@ def run_data(entry: Entry) -> dict[str, Any]:
     if entry.folder.sound("history.csv", "result.json"):
         with open(entry.folder.path / "history.csv", newline="") as f:
             rows = list(csv.DictReader(f))
-        history = {name: [float(row[name] or "nan") for row in rows] for name in ("epoch", *HISTORY)}
+        known = [name for name in ("epoch", *HISTORY) if rows and name in rows[0]]  # not every likelihood has an x_var
+        history |= {name: [float(row[name] or "nan") for row in rows] for name in known}
     drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or len(set(history[name])) > 1)]
     kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
     order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)
