@@ -17,7 +17,7 @@ from experiments.plan import plan
 from tests.conftest import Configs, make_data, run_all
 from vae.config import ConfigError
 from vae.data import ImageData
-from vae.metrics import requested
+from vae.metrics import FAMILIES, METRICS, requested
 from vae.trained import load_run
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +61,8 @@ def test_a_model_with_parts_of_its_own_is_loaded_only_on_trust(study: Path, monk
         assert model.sample(0, n=2).shape == (2, 1, 8, 8)
     finally:
         sys.modules.pop("parts", None)
+        FAMILIES.pop("edges", None)
+        METRICS.pop("test_edge_error", None)
 
 
 PARTS = """

@@ -78,7 +78,7 @@ def finished(path: Path, **changes: Any) -> RunFolder:
         (lambda path: path.rename(path.with_name("moved")), "result.json: is the result of another run, run;"),
         (lambda path: (path / "model.safetensors").unlink(), "model.safetensors: missing;"),
         (lambda path: (path / "model.safetensors").write_bytes(b"b model"), "model.safetensors: damaged: it does not"),
-        (lambda path: (path / "model.safetensors").write_bytes(b""), "model.safetensors: damaged: it does not fit"),
+        (lambda path: (path / "model.safetensors").write_bytes(b""), "model.safetensors: damaged: it does not match"),
     ],
 )
 def test_a_run_without_a_sound_result_and_model_is_not_finished(
