@@ -77,6 +77,8 @@ class VAE(nn.Module):
         self.arch = arch
         self.likelihood = likelihood_of(arch.likelihood)
         n_channels, height, width = arch.image_shape
+        # p·C, H, W: the parameters of p(x|z, y) for one image.
+        self.out_shape = (getattr(self.likelihood, "n_parameters", 1) * n_channels, height, width)
         given = {
             "encoder": {
                 "image_shape": arch.image_shape,
@@ -86,7 +88,7 @@ class VAE(nn.Module):
             "decoder": {
                 "z_dim": arch.z_dim,
                 "label_dim": arch.decoder_repeat * arch.n_classes,
-                "out_shape": (getattr(self.likelihood, "n_parameters", 1) * n_channels, height, width),
+                "out_shape": self.out_shape,
             },
         }
         if arch.network["kind"] == "custom":
@@ -207,8 +209,7 @@ def check_parts(config: Config, arch: Architecture, n_train: int) -> None:
         with torch.no_grad():
             expect("model.encoder", model.encoder(x, model.encoder_labels[y]), (2, 2 * k))
             parameters = model.decoder(z, model.decoder_labels[y])
-            p = getattr(model.likelihood, "n_parameters", 1)
-            expect("model.decoder", parameters, (2, p * arch.image_shape[0], *arch.image_shape[1:]))
+            expect("model.decoder", parameters, (2, *model.out_shape))
             expect("likelihood.part", model.likelihood.log_prob(x, parameters), (2,))
             expect("likelihood.part", model.likelihood.mean(parameters), tuple(x.shape))
             expect("prior.part", model.prior.log_prob(z), (2,))
