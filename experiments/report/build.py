@@ -35,6 +35,7 @@ from vae.metrics import FAMILIES
 
 ROWS_AT_THE_END = 8  # of a sweep, on a terminal
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
+NO_BUG = ("bug.kind", "none")  # goes without saying
 SHARED = ("versions", "device", "device_name", "threads", "host_system")
 
 
@@ -231,7 +232,7 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
     fixed: dict[str, list[str]] = {}
     for key, value in report.manifest["fixed"].items():
         group, _, rest = key.rpartition(".")
-        if key not in ("training_version", "seed", "dataset") and value is not None:
+        if key not in ("training_version", "seed", "dataset") and value is not None and (key, value) != NO_BUG:
             fixed.setdefault(group, []).append(words(value) if rest == "kind" else f"{rest} {words(value)}")
     seeds = sorted(report.runs["seed"].dropna().unique())
     reference = report.cells[0].point if report.keys == [SETTING] else {}
