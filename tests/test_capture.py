@@ -277,7 +277,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 
 def on_gpu(data: ImageData, configs: Sequence[Config]) -> tuple[Stack, Tensor, Tensor]:
-    """A stack and the images on the GPU, with the precision that a sweep trains with: convolutions use TF32 otherwise."""
+    """A stack and the images on the GPU, with the precision of a sweep: by default, convolutions use TF32."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = torch.device("cuda")
     archs = [resolve(config, data.image_shape, data.n_classes, []) for config in configs]

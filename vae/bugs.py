@@ -128,7 +128,7 @@ def no_noise(loss: Loss) -> BuggyOptimum:
 def prediction(
     bug: str, eigenvalues: ArrayLike, eigenvalues_within: ArrayLike, label_placement: str, loss: Mapping[str, Any]
 ) -> tuple[BuggyOptimum, BuggyOptimum]:
-    """The closed form of a VAE with this bug for a label placement, as a pair that brackets it like `theory.prediction`.
+    """The closed form of a VAE with this bug for a label placement, as the pair that `theory.prediction` explains.
 
     Args:
         eigenvalues, eigenvalues_within: shape (D,), as for `theory.prediction`.
