@@ -60,6 +60,7 @@ class Study:
         [], "rows of the study's table: settings, and its figures under this project's column names"
     )
     source: str | None = setting(None, "where the published figures come from")
+    data: str | None = setting(None, "dataset that the published figures are of")
     columns: list[str] = setting(
         [], "metrics and outcomes that the report is about; by default KL, SSE, sample accuracy and sample FFD"
     )

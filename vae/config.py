@@ -403,8 +403,7 @@ def unused(values: Mapping[str, Any]) -> tuple[str, ...]:
     prefixes = []
     if values.get("label_placement.kind") == "none":
         prefixes.append("label_repeat.")
-    without_x_var = values.get("objective.kind") == "per_dim" or values.get("bug.kind") in ("mean_error", "mean_kl")
-    if without_x_var or values.get("likelihood.kind", "gaussian") not in LOCATED:
+    if values.get("objective.kind") == "per_dim" or values.get("likelihood.kind", "gaussian") not in LOCATED:
         prefixes.append("x_var.")
     if values.get("objective.kind") in ("iwae", "mmd", "capacity"):
         prefixes.append("beta.")

@@ -168,13 +168,15 @@ def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
 def effective_x_var(config: Config, x_var: float | None, input_dim: int, z_dim: int) -> float | None:
     """b/(2a) for a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with the final value of beta.
 
+    Of a loss with a bug, it is that of the loss that was meant.
+
     Args:
         x_var: the decoder's, at the end of training; None if it has no such number.
 
     Returns:
         None for any other loss, because it has no closed form.
     """
-    if config.prior.kind != "standard" or config.likelihood.kind != "gaussian" or config.bug.kind != "none":
+    if config.prior.kind != "standard" or config.likelihood.kind != "gaussian":
         return None
     if config.objective.kind == "per_dim":
         return config.beta.value * input_dim / (2 * z_dim)

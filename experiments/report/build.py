@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import advice, frame
-from experiments.findings import Findings, findings, survivors
+from experiments.atlas import atlas
+from experiments.findings import Findings, findings, survivors, without_bugs
 from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.published import published
 from experiments.purposes import purposes
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
@@ -122,26 +124,29 @@ def _replace(folder: Path, files: Mapping[str, bytes | str]) -> None:
 
 def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     """The values of the templates, and the figures."""
-    living, found, advised = survivors(report), findings(report), advice.advise(report)
+    living, found, advised = survivors(report), findings(report), advice.advise(without_bugs(report))
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
     more, reasons = attempted(_more_figures(report, advised, output_dir))
     drawn |= more
     not_drawn |= reasons
     headline, compared = own["headline"], compare(report)
+    compared_with_study, shown_bugs = published(report), atlas(report)
     return {
-        "answer": say("sentences.md.j2", "answer", report, found, advised),
+        "answer": say("sentences.md.j2", "answer", report, found, advised, compared_with_study, shown_bugs),
         "findings": found,
         "advice": advised,
         "tables": own,
         "families": [f for f in FAMILIES if f in own],
-        "purposes": [] if report.study.get("pick", True) else purposes(living),
+        "purposes": [] if report.study.get("pick", True) else purposes(without_bugs(living)),
         "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
         "mixed": len(living.usable) < len(report.usable),
         "picture": _main_picture(found, advised, drawn),
         "not_drawn": not_drawn,
+        "published": compared_with_study,
+        "atlas": shown_bugs,
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
@@ -187,6 +192,7 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     first = found.keys[0].clear[:1] if found.keys else []
     of_samples = any(metric(effect.column).family == "generation" for effect in first)
     wanted = [
+        "atlas.png",
         "deaths.png" if found.rates_first else "",
         "samples.png" if of_samples else "",
         "tradeoff.png" if any(a.recommended for a in advised) else "",

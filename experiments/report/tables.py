@@ -28,7 +28,12 @@ TITLES = {
     "similarity": "Similarity of reconstructions",
 }
 STUDY_COLUMNS = {"elbo": ("kl_offset", "r_half_sse"), "per_dim": ("kld_loss", "r_loss")}
-STUDY_FIGURES = ("note", *STUDY_COLUMNS["elbo"], *STUDY_COLUMNS["per_dim"])  # the rest of a study's row are settings
+STUDY_FIGURES = (
+    "note",
+    "read_as",
+    *STUDY_COLUMNS["elbo"],
+    *STUDY_COLUMNS["per_dim"],
+)  # the rest of a study's row are settings
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,6 @@ The two differ for label_placement=decoder only, where neither KL nor SSE alone 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 from vae.metrics.registry import Family, Metric, Subject
@@ -15,7 +14,13 @@ theory = Family("theory", version=2)
 
 @theory.computes(
     Metric("x_var", "", "variance of the decoder at the end of training; null if it is not one number", "", "x_var"),
-    Metric("effective_x_var", "", "b/(2a) of the loss a·SSE + b·KL; null for another loss", "", "effective x_var"),
+    Metric(
+        "effective_x_var",
+        "",
+        "b/(2a) of the loss a·SSE + b·KL, without its bug; null for another loss",
+        "",
+        "effective x_var",
+    ),
 )
 def variances(subject: Subject) -> dict[str, float | None]:
     return {"x_var": subject.model.x_var, "effective_x_var": effective_x_var(subject)}
@@ -74,7 +79,7 @@ def _of_a_bug(subject: Subject) -> dict[str, float]:
     from vae import bugs
 
     config, facts, z_dim = subject.config, subject.facts, subject.model.arch.z_dim
-    t = effective_x_var(subject, without_bug=True)
+    t = effective_x_var(subject)
     if t is None:
         return {}
     loss = {"t": t, "z_dim": z_dim, "beta": config.beta.value, "batch_size": config.trainer.batch_size}
@@ -89,10 +94,8 @@ def _of_a_bug(subject: Subject) -> dict[str, float]:
     }
 
 
-def effective_x_var(subject: Subject, without_bug: bool = False) -> float | None:
+def effective_x_var(subject: Subject) -> float | None:
     from vae import objectives
-    from vae.config import Bug
 
-    config, arch = subject.config, subject.model.arch
-    config = dataclasses.replace(config, bug=Bug()) if without_bug else config
-    return objectives.effective_x_var(config, subject.model.x_var, arch.input_dim, arch.z_dim)
+    arch = subject.model.arch
+    return objectives.effective_x_var(subject.config, subject.model.x_var, arch.input_dim, arch.z_dim)
