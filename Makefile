@@ -11,7 +11,7 @@ SETTINGS = $(DATA) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
 RUN_PY = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse docs \
+.PHONY: help ablation-xvar ablation-labels table-beta bugs claims sweep train evaluate report browse docs \
 	test test-all torture bench lint clean
 
 help: ## shows this list
@@ -34,6 +34,10 @@ ablation-labels: $(VENV) ## study A: which networks receive the label, and how o
 
 table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no download)
 	@$(RUN_PY) beta $(SETTINGS)
+
+bugs: $(VENV) ## what a VAE with each of the classic bugs looks like, on digits and on photographs
+	@$(RUN_PY) bugs $(SETTINGS)
+	@$(RUN_PY) bugs_photos $(SETTINGS)
 
 claims: $(VENV) ## checks each claim of the two studies (DATASET=mnist,cifar10 for the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)

@@ -193,6 +193,7 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     of_samples = any(metric(effect.column).family == "generation" for effect in first)
     wanted = [
         "atlas.png",
+        "against.png",
         "deaths.png" if found.rates_first else "",
         "samples.png" if of_samples else "",
         "tradeoff.png" if any(a.recommended for a in advised) else "",

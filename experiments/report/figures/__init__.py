@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import partial
 
 from experiments.frame import Cell, Report
+from experiments.report.figures.against import against
 from experiments.report.figures.atlas import atlas
 from experiments.report.figures.deaths import deaths
 from experiments.report.figures.learning import learning
@@ -14,7 +15,7 @@ from experiments.report.figures.sheets import reconstructions, samples
 from experiments.report.figures.style import Drawn, attempted
 from experiments.report.figures.swept import swept
 
-FIGURES = (atlas, deaths, swept, rate_distortion, learning, samples, reconstructions)
+FIGURES = (atlas, against, deaths, swept, rate_distortion, learning, samples, reconstructions)
 
 
 def all_figures(report: Report, must_show: Collection[Cell] = ()) -> tuple[dict[str, Drawn], dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import numpy as np
@@ -19,8 +18,8 @@ SMALL = ImageFont.truetype(style.FONT, 17)
 BOLD = ImageFont.truetype(style.FONT.with_name("DejaVuSans-Bold.ttf"), 19)
 LEFT = 470  # pixels of the numbers
 GAP = 26
-N = 6  # images of each kind
-HEAD = 34
+N = 5  # images of each kind
+HEAD = 26
 COLUMNS = (230, 330, 430)  # right ends of the columns of numbers
 
 
@@ -32,25 +31,25 @@ def atlas(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | Non
     if not shown:
         return None
     height, wide = shown[0][1]["inputs"].shape[2:]
-    scale = max(1, (PIXELS - LEFT - GAP) // (2 * N) // (wide + 2))
+    scale = max(1, ((PIXELS - LEFT - GAP) // (2 * N) - 2) // wide)
     block = max(2 * (height * scale + 2), 116)
-    canvas = Image.new("RGB", (PIXELS, HEAD + len(shown) * (block + GAP)), "white")
+    canvas = Image.new("RGB", (PIXELS, HEAD + GAP // 2 + len(shown) * (block + GAP)), "white")
     draw = ImageDraw.Draw(canvas)
     right = LEFT + N * (wide * scale + 2) + GAP
-    for x, text in ((LEFT, "inputs and reconstructions"), (right, "samples")):
-        draw.text((x, HEAD - 8), text, fill="black", font=SMALL, anchor="ls")
+    for x, text in ((LEFT, "inputs, reconstructions"), (right, "samples")):
+        draw.text((x, 18), text, fill="black", font=SMALL, anchor="ls")
     for x, text in zip(COLUMNS[1:], ("measured", "predicted"), strict=True):
-        draw.text((x, HEAD - 8), text, fill="#555555", font=SMALL, anchor="rs")
+        draw.text((x, 18), text, fill="#555555", font=SMALL, anchor="rs")
     for i, (entry, own) in enumerate(shown):
-        top = HEAD + i * (block + GAP)
-        draw.line((0, top - GAP // 2 + 4, PIXELS, top - GAP // 2 + 4), fill="#dddddd")
+        top = HEAD + GAP // 2 + i * (block + GAP)
+        draw.line((0, top - GAP // 2, PIXELS, top - GAP // 2), fill="#dddddd")
         _numbers(draw, top, entry)
         picked = style.spread(range(len(own["inputs"])), N)
         pairs = np.stack([own["inputs"][picked], own["reconstructions"][picked]])  # (2, N, C, H, W)
         canvas.paste(Image.fromarray(tiled(pairs, scale)), (LEFT, top))
-        drawn = own["samples"][style.spread(range(len(own["samples"])), 2 * N)]  # (R, N, C, H, W)
-        flat = drawn[:, 0] if len(drawn) >= 2 * N else own["samples"].reshape(-1, *own["samples"].shape[2:])[: 2 * N]
-        canvas.paste(Image.fromarray(tiled(flat.reshape(2, N, *flat.shape[1:]), scale)), (right, top))
+        drawn = own["samples"].swapaxes(0, 1)  # (z, class, C, H, W), so that all classes are seen
+        drawn = drawn.reshape(-1, *drawn.shape[2:])[: 2 * N]
+        canvas.paste(Image.fromarray(tiled(drawn.reshape(2, -1, *drawn.shape[1:]), scale)), (right, top))
     return style.Drawn(style.shrunk(canvas), "atlas", {"shown": len(shown), "total": len(report.cells)})
 
 
@@ -69,6 +68,9 @@ def _numbers(draw: ImageDraw.ImageDraw, top: int, entry: Entry) -> None:
         y = top + 26 + 22 * row
         measured, predicted = entry.measured[name].mean, entry.predicted[name]
         draw.text((COLUMNS[0] - 10, y), text, fill="black", font=SMALL, anchor="ra")
-        draw.text((COLUMNS[1], y), number(measured, 3), fill="black", font=SMALL, anchor="ra")
-        text = "–" if math.isnan(predicted) else number(predicted, 3)
-        draw.text((COLUMNS[2], y), text, fill="#555555", font=SMALL, anchor="ra")
+        draw.text((COLUMNS[1], y), _short(measured), fill="black", font=SMALL, anchor="ra")
+        draw.text((COLUMNS[2], y), _short(predicted), fill="#555555", font=SMALL, anchor="ra")
+
+
+def _short(value: float) -> str:
+    return "< 0.01" if 0 < value < 0.01 else number(value, 3)
