@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import diagnose
-from experiments.hypotheses import SAMPLING, Diagnosis, Hypothesis, Row, Spectrum, hypotheses, read_spectrum
+from experiments.hypotheses import SAMPLING, SPECTRA, Diagnosis, Hypothesis, Row, Spectrum, hypotheses, read_spectrum
 from tests.fakes import fake_report
 from vae import bugs
 from vae.config import Dataset
@@ -153,7 +153,7 @@ def test_shipped_spectra_have_the_known_variance(name: str, total: float, larges
     assert spectrum.eigenvalues.sum() == pytest.approx(total, rel=2e-3)
     assert spectrum.eigenvalues[0] == pytest.approx(largest, rel=2e-3)
     assert spectrum.eigenvalues_within.sum() < spectrum.eigenvalues.sum()
-    assert (diagnose.SPECTRA / f"{name}.npz").stat().st_size < 10_000
+    assert (SPECTRA / f"{name}.npz").stat().st_size < 10_000
 
 
 def test_spectra_of_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
