@@ -116,6 +116,7 @@ def test_strays_are_not_picked_up_and_other_reports_stay_as_they_are(tmp_path: P
     assert "(trial/report.md)" in (tmp_path / "reports" / "index.md").read_text()
 
 
+@pytest.mark.usefixtures("plain")
 def test_files_of_an_earlier_report_go_away(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
     collected(tmp_path)
@@ -357,6 +358,7 @@ def test_the_texts_about_rates(tmp_path: Path):
     check("rates.md", collected(tmp_path))
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_sweep_ends_with_the_answer_and_at_most_eight_rows(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": list(range(1, 11)), "seed": [0, 1]})
     path = build.collect("trial", tmp_path)

@@ -112,10 +112,14 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "many words": {"params": {"model.activation": [f"a rather long name of number {i}" for i in range(30)]}},
     "odd names": {"params": {"model.activation": ["$^$", "_x", "漢字\n\\frac{", "%s {0}"], "seed": [0, 1]}},
 }
+ALIKE = ("seeds only", "numbers", "words")  # drawn as others here are
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+@pytest.mark.parametrize(
+    "sweep",
+    [pytest.param(own, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, own in SWEEPS.items()],
+)
 def test_any_sweep_can_be_drawn(tmp_path: Path, canvases: list[Figure], sweep: dict[str, Any]):
     fake_report(tmp_path, pictures=True, **sweep)
     report = read("trial", tmp_path)

@@ -49,7 +49,7 @@ class Sweep:
 
     @property
     def configs(self) -> list[Settings]:
-        return [cli.typed(self.sweeper.compose(row)) for row in self.rows]
+        return [self.sweeper.compose.settings(row) for row in self.rows]
 
     @property
     def name(self) -> str:
@@ -66,7 +66,6 @@ def sweep(tmp_path: Path) -> Callable[[str], Sweep]:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/tiny.yaml").write_text(TINY)
     (tmp_path / "experiment/points.yaml").write_text(POINTS)
-    cli.register_schema()
 
     def compose(*command: str) -> Sweep:
         arguments = cli.rewrite([*command, f"hydra.searchpath=['file://{tmp_path}']"])
