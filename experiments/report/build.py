@@ -17,6 +17,7 @@ from typing import Any
 from experiments import advice, frame
 from experiments.findings import Findings, findings, survivors
 from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.latents import leakage, prior_shares
 from experiments.purposes import purposes
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
@@ -138,6 +139,8 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
+        "prior_shares": prior_shares(report),
+        "leakage": leakage(report),
         "mixed": len(living.usable) < len(report.usable),
         "picture": _main_picture(found, advised, drawn),
         "not_drawn": not_drawn,
