@@ -55,7 +55,7 @@ class Leakage:
     """The accuracy of a linear probe for the class on z, by label placement.
 
     Attributes:
-        rest: the x_var, if it varies.
+        rest: the other settings that vary.
         accuracies: by label placement, or of the only one.
         chance: of a probe that sees nothing.
     """
@@ -80,8 +80,7 @@ def leakage(report: Report) -> list[Leakage]:
         told = [cell for cell in cells if len(cell.values("probe_accuracy"))]
         if told and all(same(v, reference_value(k, report.values(k))) for k, v in others.items()):
             accuracies = [(str(_placement(cell)), cell.interval("probe_accuracy")) for cell in told]
-            own = {k: v for k, v in rest.items() if k == "x_var.value"}
-            found.append(Leakage(own, accuracies, told[0].mean("probe_chance")))
+            found.append(Leakage(rest, accuracies, told[0].mean("probe_chance")))
     return found
 
 
