@@ -8,8 +8,8 @@ from typing import Any
 from experiments.findings import LOST, along, reference_value
 from experiments.frame import Cell, Report, same
 from experiments.statistics import Interval
+from vae.metrics.expost import FITS
 
-FITS = {"gaussian": "Gaussian", "mixture": "mixture"}  # of the family expost
 GAP = "sample_ffd - reconstruction_ffd"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.findings import Findings, asked, compare, controls
 from experiments.frame import Cell, Report, same
-from experiments.latents import FITS, prior_shares
+from experiments.latents import prior_shares
 from experiments.outcome import OUTCOMES
 from experiments.report.render import metric
 from experiments.search_findings import Search, Trial
@@ -18,6 +18,7 @@ from experiments.statistics import Interval, mean_interval
 from experiments.wording import NONE, escape, interval, number, percentage, rate, short, signed, words
 from vae.conventions import study_columns
 from vae.metrics import FAMILIES, METRICS
+from vae.metrics.expost import FITS
 
 COLUMNS_ON_PAGE_ONE = 7
 ROWS_ON_PAGE_ONE = 20

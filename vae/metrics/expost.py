@@ -42,7 +42,7 @@ SHOWN = 10  # images of each kind in the picture
 
 expost = Family("expost", version=1, arrays=True, on_request=True)
 
-FITS = {"gaussian": "Gaussian", "mixture": "Gaussian mixture"}
+FITS = {"gaussian": "Gaussian", "mixture": "mixture"}
 SCORES = (
     ("accuracy", "share that the judge assigns to the requested class", "higher", "accuracy"),
     ("ffd", "Frechet distance to held-out images", "lower", "FFD"),

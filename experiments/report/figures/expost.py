@@ -13,7 +13,7 @@ from experiments.report.figures.sheets import FONT, LETTER, LINE, PIXELS, arrays
 
 GROUPS = {"prior": "z from the prior", "gaussian": "z from the fitted Gaussian", "reconstructions": "reconstructions"}
 ROWS, COLUMNS = 2, 5  # of images in a group
-LEFT = 220  # pixels, at least, for the names of the settings
+LEFT = 190  # pixels, at least, for the names of the settings
 
 
 def expost(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:

@@ -20,7 +20,6 @@ from vae.conventions import ACTIVE_KL
 
 SWEPT = ("x_var.value", "beta.value")
 MAX_PANELS = 6
-PER_ROW = 3
 MAX_LINES = 4
 FLOOR = 1e-3  # nats, of the panels
 THRESHOLD = {"color": "0.6", "linewidth": 0.9, "linestyle": "-."}
@@ -42,7 +41,8 @@ def spectrum(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
     drawn = [own for _, cells in panels for own in cells]
     kinds = set()
     with mpl.rc_context(style.STYLE):
-        n_rows, n_columns = -(-len(panels) // PER_ROW), min(PER_ROW, len(panels))
+        n_columns = 2 if len(panels) == 4 else min(3, len(panels))
+        n_rows = -(-len(panels) // n_columns)
         figure = style.new_figure(0.9 + 2.2 * n_rows)
         axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
         for ax, (value, cells) in zip(axes.flat, panels, strict=False):
