@@ -181,7 +181,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
         return []
     if report.keys == [SETTING]:
         return [_by_change(report, columns)]
-    usual = {key: _reference(key, report.values(key)) for key in report.keys}
+    usual = {key: reference_value(key, report.values(key)) for key in report.keys}
 
     def rank(f: KeyFinding) -> tuple[bool, bool, float]:
         at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
@@ -195,7 +195,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
     return sorted(found, key=lambda f: -f.importance)
 
 
-def _reference(key: str, values: Sequence[Any]) -> Any:
+def reference_value(key: str, values: Sequence[Any]) -> Any:
     """The default of a setting if it is among the values, else the first value."""
     return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
 
@@ -208,7 +208,7 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
     if numeric:
         descending = bool(cells[0].settings[key] > cells[-1].settings[key])
         cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
-    usual = _reference(key, [cell.settings[key] for cell in cells])
+    usual = reference_value(key, [cell.settings[key] for cell in cells])
     first = cells[0] if numeric else next(cell for cell in cells if cell.settings[key] == usual)
     others = [cells[-1]] if numeric else [cell for cell in cells if cell is not first]
     effects = [

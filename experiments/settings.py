@@ -65,7 +65,9 @@ class Study:
         [], "metrics and outcomes that the report is about; by default KL, SSE, sample accuracy and sample FFD"
     )
     metrics: list[str] = setting(
-        [], "families of metrics of your own, vae.metrics.Family objects by module.name, that are computed too"
+        [],
+        "families of metrics that are computed too: names of those on request, such as expost, or "
+        "vae.metrics.Family objects of your own by module.name",
     )
     pick: bool = setting(True, "whether the report recommends a setting")
 

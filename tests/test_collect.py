@@ -32,6 +32,7 @@ SCORES = {
     "sample_accuracy": 0.95,
     "sample_coverage": 0.9,
 }
+MEASURED = {"expost_gaussian_ffd": 2.6, "expost_mixture_ffd": 2.55, "probe_accuracy": 0.3, "probe_chance": 0.1}
 DEAD = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
 HOLE = {"reconstruction_ffd": 0.5, "sample_coverage": 0.1}
 
@@ -323,7 +324,7 @@ def test_the_texts_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         own = {"test_sse": sse * (1 + e), "sample_ffd": ffd * (1 - e)} | (
             HOLE if settings["x_var.value"] == 0.01 else {}
         )
-        return row | SCORES | own
+        return row | SCORES | MEASURED | {"probe_accuracy": 0.3 + 0.01 * seed} | own
 
     study = {
         "title": "Decoder variance",

@@ -18,6 +18,7 @@ from experiments import advice, frame
 from experiments.atlas import atlas
 from experiments.findings import Findings, findings, survivors, without_bugs
 from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.latents import leakage, prior_shares
 from experiments.published import published
 from experiments.purposes import purposes
 from experiments.report import figures, tables
@@ -142,6 +143,8 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
+        "prior_shares": prior_shares(report),
+        "leakage": leakage(report),
         "mixed": len(living.usable) < len(report.usable),
         "picture": _main_picture(found, advised, drawn),
         "not_drawn": not_drawn,
