@@ -35,7 +35,7 @@ def first_steps(subject: Subject) -> Result:
     if config.model.kind == "custom":
         return Result()
     stack = Stack([config], [subject.model.arch], len(images), torch.device("cpu"))
-    rows: list[tuple[float, float, float]] = []
+    rows: list[list[float]] = []
     done = 0.0  # sum of the KL over the earlier steps of the epoch
 
     def record(n_images: int) -> bool:
@@ -46,7 +46,7 @@ def first_steps(subject: Subject) -> Result:
         for name, p in stack.parameters.items():
             if (network := name.partition(".")[0]) in squares and p.grad is not None:
                 squares[network] += p.grad.square().sum().item()
-        rows.append((kl, *(math.sqrt(squares[name]) for name in NETWORKS)))
+        rows.append([kl, *(math.sqrt(squares[name]) for name in NETWORKS)])
         return len(rows) == STEPS
 
     with torch.enable_grad():

@@ -19,7 +19,8 @@ def why(found: Why) -> style.Drawn:
     """The panels that there are values for."""
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(3.3)
-        axes = list(np.atleast_1d(figure.subplots(1, (found.by_rate is not None) + 2 * (found.pair is not None))))
+        n_panels = (1 if found.by_rate else 0) + (2 if found.pair else 0)
+        axes = list(figure.subplots(1, n_panels, squeeze=False)[0])
         handles = []
         if found.by_rate is not None:
             _draw_rates(axes.pop(0), found.by_rate)
