@@ -29,7 +29,7 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
         return None
     shown = style.spread(cells, MAX_ROWS, must_show)
     kinds = set()
-    lost = False
+    lost = hollow = False
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(1.3 + 0.28 * len(shown))
         ax = figure.subplots()
@@ -50,22 +50,24 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
                 kinds.add(kind)
                 _, marker, colour = KINDS[kind]
                 ends = [[100 * (value.mean - value.low)], [100 * (value.high - value.mean)]]
-                hollow = others and kind != "diverged"
+                open_here = bool(others) and kind != "diverged"
+                hollow |= open_here
                 ax.errorbar(100 * value.mean, y, xerr=ends, marker=marker, color=colour, capsize=3,
-                            markerfacecolor="white" if hollow else colour)  # fmt: skip
+                            markerfacecolor="white" if open_here else colour)  # fmt: skip
         ax.set_yticks(range(len(shown)), [style.wrapped(style.label(cell.settings), 40) for cell in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(-3, 103)
         ax.set_xlabel("runs (%)" if "diverged" in kinds else "dead or collapsed runs (%)")
         handles = [style.handle(name, marker=m, color=c) for kind, (name, m, c) in KINDS.items() if kind in kinds]
-        if lost and kinds - {"diverged"}:
+        if hollow:
             handles.append(
                 style.handle("hollow: some runs have no numbers", marker="o", color="0.5", markerfacecolor="white")
             )
         style.legend(figure, handles)
         values = {
             "lost": lost,
-            **{kind: kind in kinds for kind in ("expected", "diverged")},
+            "expected": "expected" in kinds,
+            "diverged": "diverged" in kinds,
             "shown": len(shown),
             "total": len(report.cells),
         }

@@ -20,14 +20,14 @@ def why(found: Why) -> style.Drawn:
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(3.3)
         n_panels = (1 if found.by_rate else 0) + (2 if found.pair else 0)
-        axes = list(figure.subplots(1, n_panels, squeeze=False)[0])
+        axes = figure.subplots(1, n_panels, squeeze=False)[0]
         handles = []
         if found.by_rate is not None:
-            _draw_rates(axes.pop(0), found.by_rate)
+            _draw_rates(axes[0], found.by_rate)
             if found.by_rate.curve is not None:
                 handles.append(style.handle("logistic fit", linestyle="-", color="0.4"))
         if found.pair is not None:
-            _draw_steps(*axes, found.pair)
+            _draw_steps(axes[-2], axes[-1], found.pair)
             pair = (found.pair.died, DIED, "died"), (found.pair.lived, LIVED, "did not die")
             handles += [style.handle(f"seed {steps.seed}: {what}", linestyle="-", color=c) for steps, c, what in pair]
             handles += [style.handle(f"gradient of the {n}", linestyle=line, color="0.4") for n, line in LINES.items()]
