@@ -272,6 +272,7 @@ class RateRow:
         against: name of the control (`controls`); None for the first.
         change: the rate less the control's, with Newcombe's interval.
         expected: whether the closed form keeps no KL there, so that collapse is the optimum.
+        diverged: how many runs diverged, which are not part of the rate.
     """
 
     name: str
@@ -279,11 +280,12 @@ class RateRow:
     against: str | None
     change: Interval | None
     expected: bool
+    diverged: int
 
     @property
     def prevents(self) -> bool:
-        """Whether no run ends so, measurably fewer than with the control."""
-        return self.rate.mean == 0 and self.change is not None and self.change.high < 0
+        """Whether no run ends so or diverges, measurably fewer than with the control."""
+        return self.rate.mean == 0 and not self.diverged and self.change is not None and self.change.high < 0
 
     @property
     def causes(self) -> bool:
@@ -302,7 +304,7 @@ class Rates:
 def rates(report: Report, outcomes: Sequence[str]) -> Rates:
     """How often runs end with one of these outcomes, by setting, each compared with its control."""
     cells = [cell for cell in report.cells if len(cell.usable)]
-    rows = [RateRow(cell.name, cell.rate(*outcomes), None, None, cell.empty) for cell in cells]
+    rows = [RateRow(cell.name, cell.rate(*outcomes), None, None, cell.empty, cell.count("diverged")) for cell in cells]
     for i, (cell, base) in enumerate(controls(cells), start=1):
         change = rate_difference(base.count(*outcomes), len(base.usable), cell.count(*outcomes), len(cell.usable))
         rows[i] = replace(rows[i], against=base.name, change=change)

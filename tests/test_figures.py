@@ -245,17 +245,20 @@ def test_deaths_are_rates_and_say_what_they_leave_out(tmp_path: Path, canvases: 
             return row | {"status": "diverged", "diverged_epoch": 1}
         if lr == 0.003 and seed < 2:
             return row | {"test_kl": 0.0, "test_active_units": 0, "test_sse": 13.1}
-        return row
+        return "an error" if lr == 0.001 and seed == 0 else row
 
     fake_report(tmp_path, params={"trainer.lr": [0.001, 0.003, 0.01, 0.02], "seed": range(5)}, change=change)
     drawn = figures.deaths(read("trial", tmp_path))
-    assert checked(drawn).values["lost"]
+    values = checked(drawn).values
+    assert (values["lost"], values["diverged"]) == (True, True)
     inside(canvases[0])
     (ax,) = canvases[0].axes
-    assert [t.get_text() for t in ax.texts] == ["0 of 5 died", "2 of 5 died", "0 of 4 died, 1 diverged", "5 diverged"]
+    said = ["0 of 4 died, 1 failed", "2 of 5 died", "0 of 4 died, 1 diverged", "5 diverged"]
+    assert [t.get_text() for t in ax.texts] == said
     lines = [c.lines[0] for c in ax.containers if isinstance(c, ErrorbarContainer)]
-    assert [float(line.get_xdata()[0]) for line in lines] == [0, 40, 0]  # type: ignore[index]
-    assert [line.get_markerfacecolor() == "white" for line in lines] == [False, False, True]
+    assert [float(line.get_xdata()[0]) for line in lines] == [0, 40, 20, 100]  # type: ignore[index]
+    assert [line.get_marker() for line in lines] == ["o", "^", "x", "x"]  # a setting that diverges has no "none died"
+    assert [line.get_markerfacecolor() == "white" for line in lines] == [True, False, False, False]
 
 
 def test_deaths_need_some_failure(tmp_path: Path):

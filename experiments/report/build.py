@@ -23,12 +23,14 @@ from experiments.published import published
 from experiments.purposes import purposes
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
+from experiments.report.dying import why
 from experiments.report.figures import sheets
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
-from experiments.report.figures.style import Drawn, Jobs, attempted
+from experiments.report.figures.style import Drawn, attempted
 from experiments.report.figures.tradeoff import tradeoff
+from experiments.report.figures.why import why as why_figure
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
@@ -126,9 +128,13 @@ def _replace(folder: Path, files: Mapping[str, bytes | str]) -> None:
 def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     """The values of the templates, and the figures."""
     living, found, advised = survivors(report), findings(report), advice.advise(without_bugs(report))
+    reasons_to_die = why(report)
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
-    more, reasons = attempted(_more_figures(report, advised, output_dir))
+    jobs = _more_figures(report, advised, output_dir)
+    if reasons_to_die:
+        jobs |= {"why.png": partial(why_figure, reasons_to_die)}
+    more, reasons = attempted(jobs)
     drawn |= more
     not_drawn |= reasons
     headline, compared = own["headline"], compare(report)
@@ -136,6 +142,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     return {
         "answer": say("sentences.md.j2", "answer", report, found, advised, compared_with_study, shown_bugs),
         "findings": found,
+        "why": reasons_to_die,
         "advice": advised,
         "tables": own,
         "families": [f for f in FAMILIES if f in own],
@@ -158,7 +165,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     }, drawn
 
 
-def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> Jobs:
+def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Any]:
     """What draws the figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
