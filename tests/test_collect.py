@@ -288,7 +288,7 @@ def test_a_constant_column_becomes_a_sentence():
         tables.Column("b", "b", [3.0, 3.0]),
         tables.Column("c", "c", [None, None]),
     ])  # fmt: skip
-    assert table.constant == {"b": "3.000"}
+    assert table.constant == {"b": "3"}
     assert [line.replace(" ", "") for line in table.markdown().splitlines()] == ["|a|", "|----:|", "|1|", "|2|"]
     assert table.csv() == "a,b\n1,3.0\n2,3.0\n"
 

@@ -248,7 +248,7 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
         "code": _distinct([{"code": _code(p)} for p in known], "code"),
         "shared": {key: own for key in SHARED if (own := _distinct(known, key))},
         "times": (min(t[0] for t in times), max(t[1] for t in times)) if times else None,
-        "minutes": seconds / 60,
+        "seconds": seconds,
         "untold": len(report.usable) - sum(bool(report.provenance[run]) for run in report.usable.index),
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from experiments import wording
+from experiments.progress import duration
 from experiments.statistics import Interval
 from vae.metrics import METRICS, Metric
 
@@ -41,6 +42,16 @@ def names(items: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
+def figure(file: str) -> str:
+    """What stands for a figure where it cannot be seen: `Figure: rate distortion`."""
+    return f"Figure: {file.rpartition('.')[0].replace('_', ' ')}"
+
+
+def minute(time: str) -> str:
+    """A time of provenance.json, to the minute: `2030-01-02 03:04`."""
+    return time[:16].replace("T", " ")
+
+
 def shortened(text: str) -> str:
     """The text with no absolute path of this machine: only the last two names remain, but not the first."""
     return ABSOLUTE.sub(lambda m: "…/" + "/".join(m[0].split("/")[2:][-2:]), text)
@@ -54,7 +65,8 @@ _ENVIRONMENT = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS}
-_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "quoted": shlex.quote}
+_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "figure": figure}
+_ENVIRONMENT.filters |= {"duration": duration, "minute": minute, "quoted": shlex.quote}
 _ENVIRONMENT.globals["metric"] = metric
 
 

@@ -45,7 +45,9 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
             _draw(ax, advice, named)
             if len(advices) > 1:
                 ax.set_title(style.plain(advice.dataset))
-        settings = [style.handle(name, **style.marks(i) | {"markerfacecolor": None}) for i, name in enumerate(named)]
+        filled = {_name(advice.options[i]) for advice in shown for i in advice.eligible}
+        faces = [{} if name in filled else {"markerfacecolor": "white"} for name in named]
+        settings = [style.handle(name, **style.marks(i) | faces[i]) for i, name in enumerate(named)]
         if len(named) < len(names):
             settings.append(style.handle("other settings", marker=".", color="0.6"))
         others = [style.handle("Pareto front", **FRONT)] if any(len(advice.front) > 1 for advice in shown) else []

@@ -19,10 +19,10 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** A number with four significant digits, without an exponent where that is readable. */
+/** A number with four significant digits, without an exponent where that is readable; an exact one has no last zeros. */
 function number(value) {
   if (value === null || value === undefined) return "–";
-  if (value === 0 || Number.isInteger(value)) return String(value);
+  if (Number(value.toPrecision(4)) === value) return String(value);
   const exponent = Math.floor(Math.log10(Math.abs(value)));
   return exponent < -5 || exponent > 6 ? value.toPrecision(4) : value.toFixed(Math.max(0, 3 - exponent));
 }
