@@ -169,7 +169,9 @@ def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
         change=lambda settings, row: row if settings["seed"] == 0 else None,
     )
     shutil.rmtree(folders[3])
+    (folders[2] / "metrics" / "reconstruction.json").unlink()
     text = build.write(tmp_path).read_text()
+    assert "In progress: 2 of 4 runs trained, 1 measured." in text
     assert 'value="2" max="4"' in text
     assert PROVENANCE["command"] in text
     entries = {e.name: e for e in read_entries([read("trial", tmp_path, families=())], tmp_path)}

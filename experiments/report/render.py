@@ -38,7 +38,7 @@ def brief(value: Interval) -> str:
 def names(items: Sequence[str]) -> str:
     """Names of settings as alternatives; they may contain commas."""
     if any("," in item for item in items):
-        return "; ".join(items)
+        return "; or ".join(filter(None, ["; ".join(items[:-1]), *items[-1:]]))
     return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 

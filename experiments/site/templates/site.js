@@ -19,10 +19,10 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** A number with four significant digits, without an exponent where that is readable; an exact one has no last zeros. */
+/** A number with four significant digits, without an exponent where that is readable. */
 function number(value) {
   if (value === null || value === undefined) return "–";
-  if (Number(value.toPrecision(4)) === value) return String(value);
+  if (value === 0 || Number.isInteger(value)) return String(value);
   const exponent = Math.floor(Math.log10(Math.abs(value)));
   return exponent < -5 || exponent > 6 ? value.toPrecision(4) : value.toFixed(Math.max(0, 3 - exponent));
 }
@@ -248,7 +248,8 @@ function browse(data) {
     }
     return grouped(drawn, by).map(([name, own], i) => {
       const symbol = MARKERS[i % 8] + (Math.floor(i / 8) % 2 ? "-open" : "");
-      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(`${heading(by)} ${name}`) });
+      const title = by === "experiment" || by === "outcome" ? name : `${heading(by)} ${name}`;
+      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(title) });
     });
   }
 
