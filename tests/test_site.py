@@ -161,6 +161,12 @@ def test_the_closed_forms_are_those_of_the_linear_vae(site: SimpleNamespace):
     assert drawn == pytest.approx(theory.optimum(DATA["eigenvalues_within"], 0.1, 10).kl_per_dim, rel=1e-5)
 
 
+def test_no_page_has_an_absolute_path_of_this_machine(site: SimpleNamespace):
+    pages = list(site.path.rglob("*.html"))
+    assert len(pages) == 13  # the index, ten runs, two reports
+    assert [p for p in pages for place in (str(site.path), "/home/somebody") if place in p.read_text()] == []
+
+
 def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
     (tmp_path / "runs" / "empty").mkdir(parents=True)
     folders = fake_report(

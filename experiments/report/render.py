@@ -30,14 +30,19 @@ def noun(column: str) -> str:
     return found.heading.removesuffix(f" ({found.unit})")
 
 
+def plural(column: str) -> bool:
+    """Whether a column's name is in the plural: bits per dimension, active units."""
+    return bool(re.match(r"bits|\w+ units", noun(column)))
+
+
 def brief(value: Interval) -> str:
     """The mean with the digits that its interval warrants, without the interval."""
     return wording.interval(value).split(" ± ")[0]
 
 
 def names(items: Sequence[str]) -> str:
-    """Names of settings as alternatives; they may contain commas."""
-    if any("," in item for item in items):
+    """Names of settings as alternatives, with semicolons where a comma could be read as `and`."""
+    if any("," in item for item in items) or len({item.split()[0] for item in items}) > 1:
         return "; or ".join(filter(None, ["; ".join(items[:-1]), *items[-1:]]))
     return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
@@ -65,7 +70,7 @@ _ENVIRONMENT = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS}
-_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "figure": figure}
+_ENVIRONMENT.filters |= {"noun": noun, "plural": plural, "brief": brief, "names": names, "figure": figure}
 _ENVIRONMENT.filters |= {"duration": duration, "minute": minute, "quoted": shlex.quote}
 _ENVIRONMENT.globals["metric"] = metric
 
