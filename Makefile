@@ -11,7 +11,7 @@ SETTINGS = $(DATA) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
 RUN_PY = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta bugs claims sweep train evaluate report browse docs \
+.PHONY: help ablation-xvar ablation-labels table-beta bugs claims sweep train evaluate report browse docs texts \
 	test test-all torture bench lint clean
 
 help: ## shows this list
@@ -59,6 +59,9 @@ browse: $(VENV) ## writes the page of all experiments and runs, outputs/index.ht
 
 docs: $(VENV) ## regenerates docs/settings.md, docs/metrics.md and docs/parts.md
 	@$(PY) -m experiments.docs
+
+texts: $(VENV) ## writes every text that the project can produce to build/texts.md, to be read in one go
+	@$(PY) -m pytest -q -n 2 --dist loadfile -p tests.texts
 
 test: $(VENV) ## runs the tests, under five minutes
 	@$(PY) -m pytest -q -n 2 --dist loadfile

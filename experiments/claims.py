@@ -154,6 +154,9 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Se
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & {*given}:
+        print(__doc__)
+        return 0
     both = studies()
     names = [study.dataset for study in both]
     more = [a for a in given if not a.startswith("dataset=")]

@@ -113,6 +113,7 @@ class KeyFinding:
         clear: effects whose interval excludes 0, the most important first.
         unclear: columns without such an effect; for a sweep that changes one thing at a time the settings without one.
         values: the most important column at each value of the key, in the sweep's order.
+        alike: the values at which that column does not differ measurably from the reference value's.
         best: by column, the value of the key between the ends where it is better than at both, and the column there.
         testable: whether two settings share at least two seeds.
     """
@@ -123,6 +124,7 @@ class KeyFinding:
     clear: list[Effect]
     unclear: list[str]
     values: list[tuple[Any, Interval]]
+    alike: list[Any]
     best: dict[str, tuple[Any, Interval]]
     testable: bool
 
@@ -225,6 +227,7 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
         clear,
         [e.column for e in effects if e not in clear],
         [(cell.settings[key], cell.interval(top)) for cell in cells],
+        [c.settings[key] for c in others if (d := compare(top, first, c).change).n > 1 and not d.excludes_zero],
         _between(key, cells, [e.column for e in clear]) if numeric else {},
         any(e.change.n > 1 for e in effects),
     )
@@ -257,7 +260,7 @@ def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
         else:
             clear.append(best)
     clear.sort(key=lambda e: -e.importance)
-    return KeyFinding(SETTING, False, {}, clear, unclear, [], {}, testable)
+    return KeyFinding(SETTING, False, {}, clear, unclear, [], [], {}, testable)
 
 
 # ---------------------------------------------------------------------------------------------- rates

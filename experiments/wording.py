@@ -37,8 +37,14 @@ def described(settings: Mapping[str, Any]) -> str:
 
 
 def labelled(settings: Mapping[str, Any]) -> str:
-    """Settings in short, for labels in figures: a word explains itself, a number needs its name."""
-    return ", ".join(v if isinstance(v, str) else described({k: v}) for k, v in settings.items())
+    """Settings in short: a word explains itself, a number needs its name, and so does `none`.
+
+    A setting that plays no part is named only if there is no other.
+    """
+    own = {k: v for k, v in settings.items() if words(v) != NONE}
+    if not own:
+        return ", ".join(f"no {short(k)}" for k in settings)
+    return ", ".join(v if isinstance(v, str) and v != "none" else described({k: v}) for k, v in own.items())
 
 
 def listed(items: Sequence[str]) -> str:
@@ -47,7 +53,10 @@ def listed(items: Sequence[str]) -> str:
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
-    """A number with at most that many significant digits, without an exponent where that is readable."""
+    """A number with at most that many significant digits, without an exponent where that is readable.
+
+    Zeros at the end stand for digits that were measured, so what is exact has none: 0.95, but 0.9500 for 0.95001.
+    """
     if value is None or math.isnan(value):
         return NONE
     if isinstance(value, int):
@@ -56,7 +65,9 @@ def number(value: float | None, digits: int = DIGITS) -> str:
         return f"{abs(value) if value == 0 else value:g}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits}g}"
-    return _fixed(value, digits - 1 - _exponent(value, digits))
+    text = _fixed(value, digits - 1 - _exponent(value, digits))
+    exact = "." in text and math.isclose(float(text), value, rel_tol=1e-12)
+    return text.rstrip("0").rstrip(".") if exact else text
 
 
 def interval(value: Interval) -> str:
@@ -80,7 +91,7 @@ def interval(value: Interval) -> str:
 def signed(difference: Interval) -> str:
     """A difference with its sign: `+0.31 ± 0.02`."""
     text = interval(difference)
-    return text if text.startswith(("-", NONE)) else f"+{text}"
+    return text if text == "0" or text.startswith(("-", NONE)) else f"+{text}"
 
 
 def percent(share: float) -> str:

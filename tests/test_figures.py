@@ -442,6 +442,25 @@ def option(name: str, *means: float, scored: bool = True) -> SimpleNamespace:
     return SimpleNamespace(settings={"model.kind": name}, scores=scores, trained=True, scored=scored)
 
 
+def test_a_sweep_without_closed_forms_shows_the_column_of_its_finding(tmp_path: Path, canvases: list[Figure]):
+    bits = {"mlp": 7.0, "conv": 5.0, "linear": 2.0}
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        own = {"test_bits_per_dim": bits[settings["model.kind"]] + 0.01 * settings["seed"]}
+        return row | own | ({} if settings["model.kind"] == "mlp" else {"effective_x_var": None})
+
+    study = {"columns": ["test_bits_per_dim"]}
+    fake_report(tmp_path, params={"model.kind": list(bits), "seed": [0, 1, 2]}, change=change, study=study)
+    report = read("trial", tmp_path)
+    drawn = checked(figures.swept(report))
+    assert say("figure_captions.md.j2", "swept", drawn.values).startswith("KL, SSE and bits per dimension, on held-out")
+    means = [c.lines[0].get_xdata() for c in canvases[0].axes[2].containers if isinstance(c, ErrorbarContainer)]
+    assert [*np.concatenate(means)] == pytest.approx([value + 0.01 for value in bits.values()])
+    checked(figures.rate_distortion(report))
+    ratios = [line for line in canvases[1].axes[1].lines if line.get_marker() in style.MARKERS]
+    assert [len(line.get_xdata()) for line in ratios] == [3, 3, 3]  # at equal KL all can be compared
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_tradeoff(canvases: list[Figure], n: int):
     options = [
@@ -456,6 +475,9 @@ def test_tradeoff(canvases: list[Figure], n: int):
     )
     drawn = checked(tradeoff([advice] * n))
     assert drawn.values["absent"] == n
+    assert drawn.values["cut"]  # two seeds that differ by a tenth have intervals of 60 % of their mean
+    swatches = {h.get_label(): h.get_markerfacecolor() for h in canvases[0].legends[0].legend_handles}  # type: ignore[union-attr]
+    assert [name for name in "abcd" if swatches[name] == "white"] == ["d"]  # as it is drawn
     inside(canvases[0])
     ax = canvases[0].axes[0]
     assert len(canvases[0].axes) == n

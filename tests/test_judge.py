@@ -86,7 +86,7 @@ def blurred(x: Tensor, times: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Frechet distance
+# Fréchet distance
 
 
 def random_gaussian(rng: np.random.Generator, n: int, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:

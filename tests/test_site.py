@@ -161,6 +161,12 @@ def test_the_closed_forms_are_those_of_the_linear_vae(site: SimpleNamespace):
     assert drawn == pytest.approx(theory.optimum(DATA["eigenvalues_within"], 0.1, 10).kl_per_dim, rel=1e-5)
 
 
+def test_no_page_has_an_absolute_path_of_this_machine(site: SimpleNamespace):
+    pages = list(site.path.rglob("*.html"))
+    assert len(pages) == 13  # the index, ten runs, two reports
+    assert [p for p in pages for place in (str(site.path), "/home/somebody") if place in p.read_text()] == []
+
+
 def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
     (tmp_path / "runs" / "empty").mkdir(parents=True)
     folders = fake_report(
@@ -169,7 +175,9 @@ def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
         change=lambda settings, row: row if settings["seed"] == 0 else None,
     )
     shutil.rmtree(folders[3])
+    (folders[2] / "metrics" / "reconstruction.json").unlink()
     text = build.write(tmp_path).read_text()
+    assert "In progress: 2 of 4 runs trained, 1 measured." in text
     assert 'value="2" max="4"' in text
     assert PROVENANCE["command"] in text
     entries = {e.name: e for e in read_entries([read("trial", tmp_path, families=())], tmp_path)}

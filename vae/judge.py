@@ -2,10 +2,10 @@
 
 A judge is a small convolutional network, trained on the dataset by this file, always in the same way. It reads the
 class of a sample, and the outputs of its last hidden layer are the features in which real and generated images are
-compared. Numbers in these features can be compared only under the same `Judge.hash`. The feature Frechet distance (FFD)
+compared. Numbers in these features can be compared only under the same `Judge.hash`. The feature Fréchet distance (FFD)
 here differs from Inception's FID, whose network has never seen a digit.
 
-All scores compare `Judge.n_images` images with as many held-out ones, because the Frechet distance of two finite sets
+All scores compare `Judge.n_images` images with as many held-out ones, because the Fréchet distance of two finite sets
 is biased upwards, and more so for small sets. `real_ffd`, between two sets of real images that the judge was not
 trained on, shows how large this bias is.
 
@@ -94,7 +94,7 @@ class Real:
         features: of the held-out images compared with, (n, F).
         mean, cov: their moments, (F,) and (F, F).
         radii: distance of each to its K_NEIGHBOURS-th nearest other one, (n,).
-        ffd: feature Frechet distance to n training images that the judge was not trained on.
+        ffd: feature Fréchet distance to n training images that the judge was not trained on.
         sharpness: of the held-out images.
     """
 
@@ -276,7 +276,7 @@ SCORES = (*(f"sample_{name}" for name in SAMPLE_SCORES), *OTHER_SCORES)
 
 
 def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two Gaussians, in squared units of the features.
+    """Squared Fréchet (2-Wasserstein) distance of two Gaussians, in squared units of the features.
 
     |mu1 - mu2|² + tr(C1 + C2 - 2·(C1·C2)^½): Dowson and Landau 1982, equation 4; Heusel et al. 2017, equation 6. With
     C = S·Sᵀ the trace of the root is the sum of the singular values of S1ᵀ·S2, which needs no root of a matrix that is

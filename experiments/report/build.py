@@ -190,6 +190,9 @@ def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: 
 def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:
     """The settings that the answer names, which the figures must show."""
     about = [a.best.cell for a in advised if a.best is not None]
+    if found.rates is not None and found.rates_first:
+        told = {row.name for row in found.rates.rows if row.against is None or row.prevents or row.causes}
+        about += [cell for cell in report.cells if cell.name in told]
     for key in found.keys[:1]:
         ends = [end for effect in key.clear[:2] for end in (effect.first, effect.second)]
         here = [c for c in report.cells if all(frame.same(c.settings[k], v) for k, v in key.rest.items())]
@@ -266,7 +269,7 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
         "code": _distinct([{"code": _code(p)} for p in known], "code"),
         "shared": {key: own for key in SHARED if (own := _distinct(known, key))},
         "times": (min(t[0] for t in times), max(t[1] for t in times)) if times else None,
-        "minutes": seconds / 60,
+        "seconds": seconds,
         "untold": len(report.usable) - sum(bool(report.provenance[run]) for run in report.usable.index),
     }
 

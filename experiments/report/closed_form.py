@@ -53,11 +53,17 @@ class Curve:
 
 
 def curves(run: Mapping[str, Any] | pd.Series, datasets: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
-    """The closed forms of a run; label_placement `decoder`, which has no simple form, lies between two.
+    """The closed forms of a run; none where its effective variance is not known."""
+    return compared(run, datasets) if math.isfinite(run.get("effective_x_var", math.nan)) else []
 
-    None where the effective variance or the facts of the data are not known.
+
+def compared(run: Mapping[str, Any] | pd.Series, datasets: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
+    """The closed forms that a run can be compared with at equal KL, whatever its loss.
+
+    label_placement `decoder`, which has no simple form, lies between two. None where the facts of the data are not
+    known.
     """
-    if not math.isfinite(run.get("effective_x_var", math.nan)) or run["dataset_hash"] not in datasets:
+    if run["dataset_hash"] not in datasets:
         return []
     kinds = {"both": ["within"], "decoder": ["within", "all"]}.get(run["label_placement.kind"], ["all"])
     return [Curve(run["dataset_hash"], kind, int(run["z_dim"]), datasets) for kind in kinds]

@@ -86,6 +86,14 @@ class Card:
     def count(self, outcome: str) -> int:
         return 0 if self.report is None else int((self.report.runs["outcome"] == outcome).sum())
 
+    @property
+    def trained(self) -> int:
+        """How many of its runs have ended training, measured or not."""
+        if self.report is None:
+            return 0
+        runs = self.report.runs.reindex(columns=["outcome", "status"])
+        return int(((runs["outcome"] != "missing") | runs["status"].notna()).sum())
+
     @cached_property
     def tiles(self) -> tuple[dict[str, str], str]:
         """Runs whose samples show the swept setting, with its value in words; and their other settings, in words."""

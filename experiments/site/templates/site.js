@@ -248,7 +248,8 @@ function browse(data) {
     }
     return grouped(drawn, by).map(([name, own], i) => {
       const symbol = MARKERS[i % 8] + (Math.floor(i / 8) % 2 ? "-open" : "");
-      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(`${heading(by)} ${name}`) });
+      const title = by === "experiment" || by === "outcome" ? name : `${heading(by)} ${name}`;
+      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(title) });
     });
   }
 
