@@ -57,10 +57,10 @@ docs: $(VENV) ## regenerates docs/settings.md, docs/metrics.md and docs/parts.md
 	@$(PY) -m experiments.docs
 
 test: $(VENV) ## runs the tests, under five minutes
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 2 --dist worksteal
 
 test-all: $(VENV) ## runs all tests, the slow ones too
-	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
+	@$(PY) -m pytest -q -n 2 --dist worksteal -m ''
 
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an uninterrupted one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
