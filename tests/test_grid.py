@@ -63,7 +63,7 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sweep]:
-    """Makes the sweep of a command line; all command lines of an experiment share a sweeper, as composing takes time."""
+    """Makes the sweep of a command line; those of one experiment share a sweeper, as composing takes time."""
     folder = tmp_path_factory.mktemp("conf")
     (folder / "experiment").mkdir()
     (folder / "experiment/tiny.yaml").write_text(TINY)
