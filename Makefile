@@ -64,10 +64,10 @@ texts: $(VENV) ## writes every text that the project can produce to build/texts.
 	@$(PY) -m pytest -q -n 2 --dist loadfile -p tests.texts
 
 test: $(VENV) ## runs the tests, under five minutes
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 2 --dist worksteal
 
 test-all: $(VENV) ## runs all tests, the slow ones too
-	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
+	@$(PY) -m pytest -q -n 2 --dist worksteal -m ''
 
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an uninterrupted one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py
