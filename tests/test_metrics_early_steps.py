@@ -9,7 +9,7 @@ from tests.conftest import tiny_config
 from tests.models import new_stack, subject_of
 from vae.config import Config
 from vae.data import ImageData
-from vae.metrics import DEFAULT_FAMILIES, compute, early_steps
+from vae.metrics import compute, early_steps
 from vae.model import build, resolve
 from vae.seeding import generator
 
@@ -54,7 +54,3 @@ def test_they_end_after_so_many_steps(toy: ImageData, monkeypatch: pytest.Monkey
     whole = compute("early_steps", subject).arrays["kl"]
     monkeypatch.setattr(early_steps, "STEPS", 7)  # in the second epoch
     np.testing.assert_array_equal(compute("early_steps", subject).arrays["kl"], whole[:7])
-
-
-def test_they_are_computed_on_request_only():
-    assert "early_steps" not in DEFAULT_FAMILIES
