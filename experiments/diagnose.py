@@ -4,7 +4,7 @@
     python -m experiments.diagnose run=RUN
 
 kl and r are the two terms as your code prints them, for a loss r/x_var + beta·kl. k, beta and x_var take one value, or
-one per row. What is known of the code narrows the search: pixels=sum|mean, latents=sum|mean, error=whole|half,
+one per row. What you know about the code narrows the search: pixels=sum|mean, latents=sum|mean, error=whole|half,
 range=01|-11, batch=mean|sum, batch_size=128, labels=none|encoder|both. dataset is a spectrum that ships with the
 package, or the path of a folder of pictures or an .npz file. Nothing is trained.
 """

@@ -31,9 +31,10 @@ def short(key: str) -> str:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings in words, without those that play no part: `x_var 0.1, label_placement both`."""
-    own = {k: v for k, v in settings.items() if v is not None}
-    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in own.items())
+    """Settings in words, without those that play no part: `x_var 0.1, model.hidden 400-200`."""
+    texts = {k: "-".join(map(words, v)) if isinstance(v, list) else words(v) for k, v in settings.items()}
+    own = {k: text for k, text in texts.items() if settings[k] is not None}
+    return ", ".join(text if k == SETTING else f"{short(k)} {text}" for k, text in own.items())
 
 
 def labelled(settings: Mapping[str, Any]) -> str:
