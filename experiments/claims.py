@@ -2,7 +2,7 @@
 
     python -m experiments.claims [dataset=A,B] [setting=value ...]
 
-trains what is missing of the experiments that the claims need, study A's on the dataset A and study B's on B, and
+This trains what is missing of the experiments that the claims need: study A's on the dataset A, study B's on B. Then it
 writes outputs/reports/claims/. The claims and their criteria are in conf/claims/. Imports no torch.
 """
 

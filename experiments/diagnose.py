@@ -4,7 +4,7 @@
     python -m experiments.diagnose run=RUN
 
 kl and r are the two terms as your code prints them, for a loss r/x_var + beta·kl. k, beta and x_var take one value, or
-one per row. What is known of the code narrows the search: pixels=sum|mean, latents=sum|mean, error=whole|half,
+one per row. What you know about the code narrows the search: pixels=sum|mean, latents=sum|mean, error=whole|half,
 range=01|-11, batch=mean|sum, batch_size=128, labels=none|encoder|both. dataset is a spectrum that ships with the
 package, or the path of a folder of pictures or an .npz file. Nothing is trained.
 """
@@ -56,7 +56,7 @@ def report(rows: Sequence[Row], diagnosis: Diagnosis, source: str) -> str:
 def _spectrum_of(given: dict[str, str]) -> Spectrum:
     name = given.get("dataset")
     if name is None:
-        raise ConfigError(f"dataset=: must be given; allowed: {', '.join(shipped())}, or a path")
+        raise ConfigError(f"dataset: must be given; allowed: {', '.join(shipped())}, or a path")
     if name in shipped():
         return read_spectrum(name)
     if not Path(name).expanduser().exists():
@@ -111,7 +111,7 @@ def _numbers(given: dict[str, str], key: str, default: float | None = None) -> l
     allowed = "whole numbers >= 1" if whole else f"numbers {'>=' if key == 'kl' else '>'} 0"
     if key not in given:
         if default is None:
-            raise ConfigError(f"{key}=: must be given; allowed: {allowed}, separated by commas")
+            raise ConfigError(f"{key}: must be given; allowed: {allowed}, separated by commas")
         return [default]
     found = []
     for text in given[key].split(","):
@@ -121,7 +121,7 @@ def _numbers(given: dict[str, str], key: str, default: float | None = None) -> l
             value = math.nan
         good = value >= 0 if key == "kl" else value > 0
         if not (math.isfinite(value) and good and (not whole or value == int(value))):
-            raise ConfigError(f"{key}={given[key]}: {text or 'nothing'} cannot be used; allowed: {allowed}")
+            raise ConfigError(f"{key}={given[key]}: {text or 'an empty value'} cannot be used; allowed: {allowed}")
         found.append(value)
     return found
 
@@ -132,7 +132,7 @@ def _from_values(given: dict[str, str]) -> tuple[Diagnosis, str]:
     n = len(columns["kl"])
     for key, values in columns.items():
         if len(values) != n and (len(values) > 1 or key == "r"):
-            raise ConfigError(f"{key}={given[key]}: {len(values)} values for {n} of kl; allowed: {n}")
+            raise ConfigError(f"{key}={given[key]}: {len(values)} given, but {n} of kl; allowed: as many as of kl")
     rows = [
         Row(int(k), beta, x_var, kl, r)
         for k, beta, x_var, kl, r in zip(*(v * n if len(v) == 1 else v for v in columns.values()), strict=True)

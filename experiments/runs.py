@@ -234,7 +234,9 @@ def use(args: argparse.Namespace) -> int:
             using.reconstruct(model, args.images, args.label, args.out)
         else:
             using.encode(model, args.images, args.label, args.out)
-    except (ValueError, OSError) as e:
+    except OSError as e:
+        return _complain(f"{e.filename}: {e.strerror}")
+    except ValueError as e:
         return _complain(" ".join(str(e).split()))
     print(args.out)
     return 0

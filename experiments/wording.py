@@ -12,6 +12,7 @@ from experiments.statistics import Interval
 NONE = "–"  # stands where there is no value
 SETTING = "setting"  # the one key of a sweep that changes one thing at a time
 DIGITS = 4  # significant digits of a number, at most
+ROUNDING = 1e-12  # a number nearer to 0 is 0 but for rounding
 
 
 def words(value: Any) -> str:
@@ -31,9 +32,10 @@ def short(key: str) -> str:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings in words, without those that play no part: `x_var 0.1, label_placement both`."""
-    own = {k: v for k, v in settings.items() if v is not None}
-    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in own.items())
+    """Settings in words, without those that play no part: `x_var 0.1, model.hidden 400-200`."""
+    texts = {k: "-".join(map(words, v)) if isinstance(v, list) else words(v) for k, v in settings.items()}
+    own = {k: text for k, text in texts.items() if settings[k] is not None}
+    return ", ".join(text if k == SETTING else f"{short(k)} {text}" for k, text in own.items())
 
 
 def labelled(settings: Mapping[str, Any]) -> str:
@@ -61,8 +63,8 @@ def number(value: float | None, digits: int = DIGITS) -> str:
         return NONE
     if isinstance(value, int):
         return f"{value:,}"
-    if value == 0 or math.isinf(value):
-        return f"{abs(value) if value == 0 else value:g}"
+    if abs(value) < ROUNDING or math.isinf(value):
+        return "0" if abs(value) < ROUNDING else f"{value:g}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits}g}"
     text = _fixed(value, digits - 1 - _exponent(value, digits))

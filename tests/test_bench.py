@@ -76,7 +76,7 @@ def test_the_report_has_the_rows_of_all_tables(tmp_path: Path, monkeypatch: pyte
     for line in (
         "| share | 60 % | at least 65 % (56 % is acceptable) | acceptable |",
         "| one run | 1.23 |",
-        "| mlp | 8 | 30.0 | 3.00 | 1.00 | 0.200 | 15.0 |",
+        "| mlp | 8 | 30 | 3 | 1 | 0.2 | 15 |",
         "| conv | 8 | not enough memory |",
     ):
         assert line in text

@@ -374,6 +374,9 @@ def test_the_texts_about_rates(tmp_path: Path):
     study = {"title": "Deaths", "columns": ["collapsed", "dead", "test_kl", "test_sse"], "pick": False}
     fake_report(tmp_path, points=points, params={"seed": list(range(8))}, change=change, study=study)
     check("rates.md", collected(tmp_path))
+    report = read("trial", tmp_path)
+    about = build._about(report, findings(report), [])
+    assert [cell.name for cell in about] == ["the reference", "lr 0.001"]  # the figures show what the answer names
 
 
 @pytest.mark.usefixtures("plain")

@@ -225,6 +225,14 @@ def test_the_newest_experiment_is_first(tmp_path: Path):
     assert [card.name for card in cards.user_cards(tmp_path)] == ["a", "c", "b"]
 
 
+def test_the_strip_goes_along_the_swept_setting_also_where_another_plays_no_part(tmp_path: Path):
+    points = [{"model.kind": "mlp", "x_var.kind": "learned"}, {"model.kind": "conv", "x_var.kind": "learned"}]
+    fake_report(tmp_path, points=[*points, {"model.kind": "linear", "x_var.kind": None}], params={"seed": [0, 1]})
+    (card,) = cards.user_cards(tmp_path)
+    assert [*card.tiles[0].values()] == ["model mlp", "model conv", "model linear"]
+    assert card.tiles[1] == "x_var learned"
+
+
 def test_a_strip_has_one_sample_of_each_class_first(tmp_path: Path):
     (tmp_path / "metrics").mkdir()
     fake_pictures(tmp_path)

@@ -21,6 +21,8 @@ def around(mean: float, half: float, n: int = 5) -> Interval:
         (12345678.0, "1.235e+07"),
         (0.00001234, "1.234e-05"),
         (0.0, "0"),
+        (-3.5e-17, "0"),
+        (-math.inf, "-inf"),
         (3.0, "3"),
         (0.95, "0.95"),
         (0.3 + 0.6 + 0.05, "0.95"),  # but for rounding
@@ -75,6 +77,7 @@ def test_settings_in_words():
     assert words([400, 200]) == "400, 200"
     assert words(True) == "true"
     assert described({"x_var.value": 0.1, "label_placement.kind": "both"}) == "x_var 0.1, label_placement both"
+    assert described({"model.hidden": [400, 200], "trainer.lr": 0.01}) == "model.hidden 400-200, lr 0.01"
     assert labelled({"x_var.value": 0.1, "label_placement.kind": "both"}) == "x_var 0.1, both"
     assert labelled({"label_placement.kind": "none", "label_repeat.value": None}) == "label_placement none"
     assert labelled({"label_repeat.value": None}) == "no label_repeat"

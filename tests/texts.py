@@ -60,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
         for text in result:
             keep(PRINTED, text)
 
+    def of_program(result: Any, process: subprocess.Popen[Any], *_: Any, **__: Any) -> None:
+        if sys.executable in map(str, process.args if isinstance(process.args, list) else ()):
+            printed(result)
+
     def rendered(result: str, template: jinja2.Template, *_: Any, **__: Any) -> None:
         keep(str(template.name), result)
 
@@ -72,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
     after(jinja2.Template, "render", rendered)
     after(Macro, "__call__", said)
     after(pytest.CaptureFixture, "readouterr", printed)
-    after(subprocess.Popen, "communicate", printed)
+    after(subprocess.Popen, "communicate", of_program)
     after(pytest.RaisesExc, "__exit__", raised)
 
 
