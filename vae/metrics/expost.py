@@ -96,7 +96,7 @@ def scores(subject: Subject) -> dict[str, float | None]:
 
 @expost.computes()
 def picture(subject: Subject) -> Result:
-    """inputs, reconstructions, and samples of their classes from the prior and the fits: (SHOWN, C, H, W) uint8 each."""
+    """Inputs, reconstructions, and samples of their classes from prior and fits: (SHOWN, C, H, W) uint8 each."""
     import numpy as np
 
     from vae.gallery import levels, spread
