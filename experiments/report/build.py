@@ -192,7 +192,7 @@ def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) ->
     about = [a.best.cell for a in advised if a.best is not None]
     if found.rates is not None and found.rates_first:
         told = {row.name for row in found.rates.rows if row.against is None or row.prevents or row.causes}
-        about += [cell for cell in report.cells if cell.name in told]
+        return about + [cell for cell in report.cells if cell.name in told]
     for key in found.keys[:1]:
         ends = [end for effect in key.clear[:2] for end in (effect.first, effect.second)]
         here = [c for c in report.cells if all(frame.same(c.settings[k], v) for k, v in key.rest.items())]

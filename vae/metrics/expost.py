@@ -96,8 +96,7 @@ def scores(subject: Subject) -> dict[str, float | None]:
 
 @expost.computes()
 def picture(subject: Subject) -> Result:
-    """(SHOWN, C, H, W) uint8 each: inputs, reconstructions, and samples of their classes, from the prior and the fits.
-    The first samples of each kind, not chosen ones."""
+    """Inputs, reconstructions, and samples of their classes from prior and fits: (SHOWN, C, H, W) uint8 each."""
     import numpy as np
 
     from vae.gallery import levels, spread
