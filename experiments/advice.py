@@ -1,7 +1,7 @@
 """The setting that a report recommends, or why it recommends none. Values only; templates word them.
 
 Two errors are weighed on held-out images, and lower is better in both: that of reconstructions (SSE per image, z
-sampled) and that of samples (their feature Frechet distance to real images, FFD). The settings that no other beats in
+sampled) and that of samples (their feature Fréchet distance to real images, FFD). The settings that no other beats in
 both form the Pareto front. The choice is its knee, the setting furthest below the straight line (chord) between the
 front's ends (Das 1999; Branke et al. 2004), each error in logarithms and scaled to run from 0 to 1 between the ends
 (Satopaa et al. 2011). In logarithms it makes no difference whether an error is given as a square, its root or in

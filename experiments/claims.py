@@ -2,7 +2,7 @@
 
     python -m experiments.claims [dataset=A,B] [setting=value ...]
 
-trains what is missing of the experiments that the claims need, study A's on the dataset A and study B's on B, and
+This trains what is missing of the experiments that the claims need: study A's on the dataset A, study B's on B. Then it
 writes outputs/reports/claims/. The claims and their criteria are in conf/claims/. Imports no torch.
 """
 
@@ -154,6 +154,9 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Se
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & {*given}:
+        print(__doc__)
+        return 0
     both = studies()
     names = [study.dataset for study in both]
     more = [a for a in given if not a.startswith("dataset=")]

@@ -54,6 +54,12 @@ def survivors(report: Report) -> Report:
     return replace(report, runs=runs)
 
 
+def without_bugs(report: Report) -> Report:
+    """The report without the runs that have a bug on purpose: nobody picks one of these. All runs, if all have one."""
+    sound = report.runs[report.runs["bug.kind"] == "none"] if "bug.kind" in report.keys else report.runs
+    return replace(report, runs=sound) if len(sound) else report
+
+
 # ---------------------------------------------------------------------------------------------- effects
 
 
@@ -107,6 +113,7 @@ class KeyFinding:
         clear: effects whose interval excludes 0, the most important first.
         unclear: columns without such an effect; for a sweep that changes one thing at a time the settings without one.
         values: the most important column at each value of the key, in the sweep's order.
+        alike: the values at which that column does not differ measurably from the reference value's.
         best: by column, the value of the key between the ends where it is better than at both, and the column there.
         testable: whether two settings share at least two seeds.
     """
@@ -117,6 +124,7 @@ class KeyFinding:
     clear: list[Effect]
     unclear: list[str]
     values: list[tuple[Any, Interval]]
+    alike: list[Any]
     best: dict[str, tuple[Any, Interval]]
     testable: bool
 
@@ -175,7 +183,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
         return []
     if report.keys == [SETTING]:
         return [_by_change(report, columns)]
-    usual = {key: _reference(key, report.values(key)) for key in report.keys}
+    usual = {key: reference_value(key, report.values(key)) for key in report.keys}
 
     def rank(f: KeyFinding) -> tuple[bool, bool, float]:
         at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
@@ -189,7 +197,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
     return sorted(found, key=lambda f: -f.importance)
 
 
-def _reference(key: str, values: Sequence[Any]) -> Any:
+def reference_value(key: str, values: Sequence[Any]) -> Any:
     """The default of a setting if it is among the values, else the first value."""
     return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
 
@@ -202,7 +210,7 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
     if numeric:
         descending = bool(cells[0].settings[key] > cells[-1].settings[key])
         cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
-    usual = _reference(key, [cell.settings[key] for cell in cells])
+    usual = reference_value(key, [cell.settings[key] for cell in cells])
     first = cells[0] if numeric else next(cell for cell in cells if cell.settings[key] == usual)
     others = [cells[-1]] if numeric else [cell for cell in cells if cell is not first]
     effects = [
@@ -219,6 +227,7 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
         clear,
         [e.column for e in effects if e not in clear],
         [(cell.settings[key], cell.interval(top)) for cell in cells],
+        [c.settings[key] for c in others if (d := compare(top, first, c).change).n > 1 and not d.excludes_zero],
         _between(key, cells, [e.column for e in clear]) if numeric else {},
         any(e.change.n > 1 for e in effects),
     )
@@ -251,7 +260,7 @@ def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
         else:
             clear.append(best)
     clear.sort(key=lambda e: -e.importance)
-    return KeyFinding(SETTING, False, {}, clear, unclear, [], {}, testable)
+    return KeyFinding(SETTING, False, {}, clear, unclear, [], [], {}, testable)
 
 
 # ---------------------------------------------------------------------------------------------- rates
@@ -430,6 +439,6 @@ def findings(report: Report) -> Findings:
         key_findings(alive),
         rates(report, outcomes) if outcomes else None,
         failures(report),
-        above_theory(alive),
+        above_theory(without_bugs(alive)),
         [(family, reason, n) for (family, reason), n in sorted(counts.items())],
     )

@@ -36,7 +36,7 @@ KL_SHARE = 0.01
 # same held-out images, by the same jitter in the decoder.
 BASELINE = 1.05
 
-# With q(z) = p(z) samples and reconstructions would be draws of one decoder from one distribution, and their Frechet
+# With q(z) = p(z) samples and reconstructions would be draws of one decoder from one distribution, and their Fréchet
 # distances would be equal (0.9 to 1.1 times were measured at x_var >= 1 with labels). The distance is a square: four
 # times means that the samples lie twice as far from the real images as the decoder can come.
 HOLE_FFD = 4.0

@@ -1,4 +1,4 @@
-"""Which setting is best for what: for each column of an experiment, the best settings, as far as seeds can tell."""
+"""Which setting is best for what: for several columns, the best settings in each, as far as seeds can tell."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ class Purpose:
 def purposes(report: Report) -> list[Purpose]:
     """One entry for each column that has a better direction; none unless options, such as likelihoods, are compared.
 
-    With one seed per setting there are no intervals, so each column has one best setting.
+    A single column needs no list, since the finding about it names its best setting. With one seed per setting there
+    are no intervals, so each column has one best setting.
     """
     if report.main in (None, SETTING) or report.is_number(report.main):
         return []
     found = [_purpose(column, report.cells) for column in asked(report)]
-    return [purpose for purpose in found if purpose is not None]
+    best = [purpose for purpose in found if purpose is not None]
+    return best if len(best) > 1 else []
 
 
 def _purpose(column: str, cells: Sequence[Cell]) -> Purpose | None:

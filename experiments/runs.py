@@ -234,14 +234,18 @@ def use(args: argparse.Namespace) -> int:
             using.reconstruct(model, args.images, args.label, args.out)
         else:
             using.encode(model, args.images, args.label, args.out)
-    except (ValueError, OSError) as e:
+    except OSError as e:
+        return _complain(f"{e.filename}: {e.strerror}")
+    except ValueError as e:
         return _complain(" ".join(str(e).split()))
     print(args.out)
     return 0
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="experiments.runs", description="Lists, shows, uses and removes runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.runs", description="Lists, shows, uses and removes runs."
+    )
     parser.add_argument(
         "--output-dir", default="outputs", help="folder that holds runs/ and reports/ (default: outputs)"
     )
@@ -266,7 +270,7 @@ def arguments() -> argparse.ArgumentParser:
             own.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
         else:
             own.add_argument("images", nargs="+", help="pictures, folders of pictures, or .npz files with x and y")
-        own.add_argument("--label", help="class of all images (default: any class, or the folder that a picture is in)")
+        own.add_argument("--label", help="one class for all (default: any class, or that of an image's folder)")
         own.add_argument("--out", type=Path, default=Path(out), help=f"file to write (default: {out})")
     removal = commands.add_parser("prune", help="remove runs, after listing them and asking")
     removal.add_argument("run", nargs="*", help=which)

@@ -12,6 +12,7 @@ from experiments.statistics import Interval
 NONE = "–"  # stands where there is no value
 SETTING = "setting"  # the one key of a sweep that changes one thing at a time
 DIGITS = 4  # significant digits of a number, at most
+ROUNDING = 1e-12  # a number nearer to 0 is 0 but for rounding
 
 
 def words(value: Any) -> str:
@@ -31,14 +32,21 @@ def short(key: str) -> str:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings in words, without those that play no part: `x_var 0.1, label_placement both`."""
-    own = {k: v for k, v in settings.items() if v is not None}
-    return ", ".join(words(v) if k == SETTING else f"{short(k)} {words(v)}" for k, v in own.items())
+    """Settings in words, without those that play no part: `x_var 0.1, model.hidden 400-200`."""
+    texts = {k: "-".join(map(words, v)) if isinstance(v, list) else words(v) for k, v in settings.items()}
+    own = {k: text for k, text in texts.items() if settings[k] is not None}
+    return ", ".join(text if k == SETTING else f"{short(k)} {text}" for k, text in own.items())
 
 
 def labelled(settings: Mapping[str, Any]) -> str:
-    """Settings in short, for labels in figures: a word explains itself, a number needs its name."""
-    return ", ".join(v if isinstance(v, str) else described({k: v}) for k, v in settings.items())
+    """Settings in short: a word explains itself, a number needs its name, and so does `none`.
+
+    A setting that plays no part is named only if there is no other.
+    """
+    own = {k: v for k, v in settings.items() if words(v) != NONE}
+    if not own:
+        return ", ".join(f"no {short(k)}" for k in settings)
+    return ", ".join(v if isinstance(v, str) and v != "none" else described({k: v}) for k, v in own.items())
 
 
 def listed(items: Sequence[str]) -> str:
@@ -47,16 +55,21 @@ def listed(items: Sequence[str]) -> str:
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
-    """A number with at most that many significant digits, without an exponent where that is readable."""
+    """A number with at most that many significant digits, without an exponent where that is readable.
+
+    Zeros at the end stand for digits that were measured, so what is exact has none: 0.95, but 0.9500 for 0.95001.
+    """
     if value is None or math.isnan(value):
         return NONE
     if isinstance(value, int):
         return f"{value:,}"
-    if value == 0 or math.isinf(value):
-        return f"{abs(value) if value == 0 else value:g}"
+    if abs(value) < ROUNDING or math.isinf(value):
+        return "0" if abs(value) < ROUNDING else f"{value:g}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits}g}"
-    return _fixed(value, digits - 1 - _exponent(value, digits))
+    text = _fixed(value, digits - 1 - _exponent(value, digits))
+    exact = "." in text and math.isclose(float(text), value, rel_tol=1e-12)
+    return text.rstrip("0").rstrip(".") if exact else text
 
 
 def interval(value: Interval) -> str:
@@ -80,12 +93,17 @@ def interval(value: Interval) -> str:
 def signed(difference: Interval) -> str:
     """A difference with its sign: `+0.31 ± 0.02`."""
     text = interval(difference)
-    return text if text.startswith(("-", NONE)) else f"+{text}"
+    return text if text == "0" or text.startswith(("-", NONE)) else f"+{text}"
 
 
 def percent(share: float) -> str:
     """A share as a whole per cent: `42 %`."""
     return NONE if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def percentage(share: Interval) -> str:
+    """A share with half its interval: `96.4 ± 0.8 %`."""
+    return f"{interval(Interval(100 * share.mean, 100 * share.low, 100 * share.high, share.n))} %"
 
 
 def rate(value: Interval) -> str:

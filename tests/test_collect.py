@@ -32,6 +32,7 @@ SCORES = {
     "sample_accuracy": 0.95,
     "sample_coverage": 0.9,
 }
+MEASURED = {"expost_gaussian_ffd": 2.6, "expost_mixture_ffd": 2.55, "probe_accuracy": 0.3, "probe_chance": 0.1}
 DEAD = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
 HOLE = {"reconstruction_ffd": 0.5, "sample_coverage": 0.1}
 
@@ -91,6 +92,23 @@ def test_a_report_has_all_its_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(line.count("|") <= 8 for line in rows)
 
 
+@pytest.mark.usefixtures("plain")
+def test_page_one_of_a_large_sweep_in_which_everything_happens_has_at_most_700_words(tmp_path: Path):
+    happens = [{}, DEAD, HOLE, {"test_sse": 22.5}, {"test_kl": 0.0, "test_active_units": 0}, "MemoryError", None]
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | str | None:
+        found = happens[(7 * settings["seed"] + round(100 * settings["x_var.value"])) % 11 % len(happens)]
+        return row | SCORES | found if isinstance(found, dict) else found
+
+    params = {"x_var.value": [0.01 * i for i in range(1, 13)], "label_placement.kind": ["both", "encoder"]}
+    study = {"question": "Which of all these settings is best, and which of them fail? " * 2, "title": "All settings"}
+    fake_report(tmp_path, params=params | {"seed": [0, 1, 2]}, change=change, study=study)
+    text = collected(tmp_path)
+    assert "continues in tables/headline.md with 4 more settings." in text
+    assert len({line.split("**")[1] for line in text.splitlines() if line.startswith("- **")}) >= 4  # outcomes
+    assert len(text.replace("|", " ").split()) <= 700
+
+
 def test_the_same_runs_give_the_same_report(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
 
@@ -116,6 +134,7 @@ def test_strays_are_not_picked_up_and_other_reports_stay_as_they_are(tmp_path: P
     assert "(trial/report.md)" in (tmp_path / "reports" / "index.md").read_text()
 
 
+@pytest.mark.usefixtures("plain")
 def test_files_of_an_earlier_report_go_away(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
     collected(tmp_path)
@@ -288,7 +307,7 @@ def test_a_constant_column_becomes_a_sentence():
         tables.Column("b", "b", [3.0, 3.0]),
         tables.Column("c", "c", [None, None]),
     ])  # fmt: skip
-    assert table.constant == {"b": "3.000"}
+    assert table.constant == {"b": "3"}
     assert [line.replace(" ", "") for line in table.markdown().splitlines()] == ["|a|", "|----:|", "|1|", "|2|"]
     assert table.csv() == "a,b\n1,3.0\n2,3.0\n"
 
@@ -322,7 +341,7 @@ def test_the_texts_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         own = {"test_sse": sse * (1 + e), "sample_ffd": ffd * (1 - e)} | (
             HOLE if settings["x_var.value"] == 0.01 else {}
         )
-        return row | SCORES | own
+        return row | SCORES | MEASURED | {"probe_accuracy": 0.3 + 0.01 * seed} | own
 
     study = {
         "title": "Decoder variance",
@@ -355,8 +374,12 @@ def test_the_texts_about_rates(tmp_path: Path):
     study = {"title": "Deaths", "columns": ["collapsed", "dead", "test_kl", "test_sse"], "pick": False}
     fake_report(tmp_path, points=points, params={"seed": list(range(8))}, change=change, study=study)
     check("rates.md", collected(tmp_path))
+    report = read("trial", tmp_path)
+    about = build._about(report, findings(report), [])
+    assert [cell.name for cell in about] == ["the reference", "lr 0.001"]  # the figures show what the answer names
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_sweep_ends_with_the_answer_and_at_most_eight_rows(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": list(range(1, 11)), "seed": [0, 1]})
     path = build.collect("trial", tmp_path)
@@ -364,5 +387,5 @@ def test_a_sweep_ends_with_the_answer_and_at_most_eight_rows(tmp_path: Path):
     assert lines[0] == json.loads((path.parent / "summary.json").read_text())["answer"]
     table = [line for line in lines if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in table[:1] + table[2:]] == ["x_var", *"12345678"]
-    assert lines[-1] == "2 more settings are in the report."
+    assert lines[-1] == "The report has 2 more settings."
     assert "\\" not in "".join(lines)

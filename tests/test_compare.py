@@ -48,7 +48,7 @@ def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
     assert found is not None
     assert (found.n_differ, found.column, found.run) == (2, "test_sse", last)
     assert found.largest == pytest.approx(0.02, rel=1e-9)
-    assert f"differ from the reference trial, by at most 2.0 % (test_sse of {last})." in line(found)
+    assert f"differ from the reference trial, by at most 2 % (test_sse of {last})." in line(found)
 
 
 def test_a_value_in_only_one_of_the_two_is_a_difference(report: Report, tmp_path: Path):

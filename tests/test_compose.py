@@ -57,7 +57,7 @@ def compare(sweeper: GridSweeper, rows: list[list[str]]) -> None:
 @pytest.mark.parametrize("command", [*(f"{name} seed=3" for name in EXPERIMENTS if name != "death"), *COMMANDS])
 def test_jobs_are_as_hydra_composes_them(command: str) -> None:
     sweeper, rows = jobs(command)
-    compare(sweeper, rows[:4] + rows[-1:])
+    compare(sweeper, [rows[0], rows[-1]])
 
 
 @pytest.mark.slow

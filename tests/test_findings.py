@@ -11,6 +11,7 @@ from scipy import stats
 
 from experiments.findings import Findings, asked, findings, survivors
 from experiments.frame import read
+from experiments.report.render import say
 from experiments.statistics import rate_difference, wilson_interval
 from tests.fakes import change, fake_report
 
@@ -47,6 +48,24 @@ def test_the_largest_effect_relative_to_its_interval_comes_first_whatever_its_co
     assert [value for value, _ in key.values] == list(accuracy)
     assert [interval.mean for _, interval in key.values] == pytest.approx(list(accuracy.values()), abs=0.01)
     assert key.unclear == ["test_sse", "sample_ffd"]
+    assert key.alike == []
+
+
+def test_a_value_that_does_not_differ_from_the_reference_is_said_to(tmp_path: Path):
+    bits = {"both": 7.0, "decoder": 7.0, "encoder": 2.0}
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        placement, seed = settings["label_placement.kind"], settings["seed"]
+        return row | {"test_bits_per_dim": bits[placement] + 0.01 * (-1) ** seed * (placement != "both")}
+
+    params = {"label_placement.kind": list(bits), "seed": [0, 1, 2, 3]}
+    study = {"columns": ["test_bits_per_dim"]}
+    (key,) = found(tmp_path, params=params, change=change, study=study).keys
+    assert key.alike == ["decoder"]
+    said = say("sentences.md.j2", "key_finding", key)
+    assert said.startswith("Bits per dimension are ")
+    assert said.count(" (no measurable difference)") == 1
+    assert " at decoder (no measurable difference) and " in said
 
 
 def test_a_number_goes_from_end_to_end_and_the_best_between_is_named(tmp_path: Path):

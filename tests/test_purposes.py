@@ -44,4 +44,4 @@ def test_numbers_on_an_axis_need_no_list(tmp_path: Path):
 
 def test_a_report_that_picks_a_setting_says_so_instead(tmp_path: Path):
     found(tmp_path, {"label_placement.kind": list(SSE), "seed": [0, 1, 2]}, pick=True)
-    assert "Which to choose" not in collect("trial", tmp_path).read_text()
+    assert "Best in each column" not in collect("trial", tmp_path).read_text()

@@ -48,6 +48,18 @@ def test_reference_pictures_are_small_and_can_be_opened():
             opened.verify()
 
 
+def test_page_one_of_the_reference_reports_is_short():
+    """Of those in the current format, which has a second page."""
+    pages = [path.with_name("report.md") for path in (ROOT / "outputs" / "reference").glob("*/details.md")]
+    assert pages
+    assert {str(p): n for p in pages if (n := len(p.read_text().replace("|", " ").split())) > 700} == {}
+
+
+def test_no_reference_report_has_an_absolute_path():
+    pages = [p for ending in ("md", "csv", "json") for p in (ROOT / "outputs" / "reference").rglob(f"*.{ending}")]
+    assert [str(p) for p in pages if re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/\w", p.read_text())] == []
+
+
 def column(table: str, heading: str, n_settings: int) -> dict[tuple[str, ...], str]:
     """A column of a table in markdown, by the first cells of its rows."""
     lines = [line for line in table.splitlines() if line.startswith("|")]

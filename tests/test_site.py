@@ -161,6 +161,12 @@ def test_the_closed_forms_are_those_of_the_linear_vae(site: SimpleNamespace):
     assert drawn == pytest.approx(theory.optimum(DATA["eigenvalues_within"], 0.1, 10).kl_per_dim, rel=1e-5)
 
 
+def test_no_page_has_an_absolute_path_of_this_machine(site: SimpleNamespace):
+    pages = list(site.path.rglob("*.html"))
+    assert len(pages) == 13  # the index, ten runs, two reports
+    assert [p for p in pages for place in (str(site.path), "/home/somebody") if place in p.read_text()] == []
+
+
 def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
     (tmp_path / "runs" / "empty").mkdir(parents=True)
     folders = fake_report(
@@ -169,7 +175,9 @@ def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
         change=lambda settings, row: row if settings["seed"] == 0 else None,
     )
     shutil.rmtree(folders[3])
+    (folders[2] / "metrics" / "reconstruction.json").unlink()
     text = build.write(tmp_path).read_text()
+    assert "In progress: 2 of 4 runs trained, 1 measured." in text
     assert 'value="2" max="4"' in text
     assert PROVENANCE["command"] in text
     entries = {e.name: e for e in read_entries([read("trial", tmp_path, families=())], tmp_path)}
@@ -215,6 +223,14 @@ def test_the_newest_experiment_is_first(tmp_path: Path):
         fake_report(tmp_path, name, params={"seed": [0]})
         os.utime(tmp_path / "reports" / name / "sweep.json", (1e9, 1e9 + i))
     assert [card.name for card in cards.user_cards(tmp_path)] == ["a", "c", "b"]
+
+
+def test_the_strip_goes_along_the_swept_setting_also_where_another_plays_no_part(tmp_path: Path):
+    points = [{"model.kind": "mlp", "x_var.kind": "learned"}, {"model.kind": "conv", "x_var.kind": "learned"}]
+    fake_report(tmp_path, points=[*points, {"model.kind": "linear", "x_var.kind": None}], params={"seed": [0, 1]})
+    (card,) = cards.user_cards(tmp_path)
+    assert [*card.tiles[0].values()] == ["model mlp", "model conv", "model linear"]
+    assert card.tiles[1] == "x_var learned"
 
 
 def test_a_strip_has_one_sample_of_each_class_first(tmp_path: Path):

@@ -96,7 +96,7 @@ def test_reconstructions_are_drawn_under_their_originals(here: Path, folders: di
         ("both", ["sample", "--label", "17"], "--label 17: no such class; allowed: c0, c1, c2"),
         ("none", ["sample", "--label", "c0"], "--label c0: the model was trained without labels; allowed: no label"),
         ("both", ["sample", "-n", "0"], "-n 0: out of range; allowed: a whole number >= 1"),
-        ("both", ["sample", "--out", "no/where.png"], "[Errno 2] No such file or directory: 'no/where.png'"),
+        ("both", ["sample", "--out", "no/where.png"], "no/where.png: No such file or directory"),
         ("none", ["encode", "nowhere"], "nowhere: no such file or folder; allowed: pictures, folders of pictures"),
         ("none", ["encode", "."], ".: no pictures; allowed: bmp, gif"),
         ("none", ["encode", "text"], "text: cannot be read as a picture"),

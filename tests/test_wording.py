@@ -5,7 +5,19 @@ import math
 import pytest
 
 from experiments.statistics import Interval
-from experiments.wording import described, escape, interval, labelled, listed, number, rate, short, signed, words
+from experiments.wording import (
+    described,
+    escape,
+    interval,
+    labelled,
+    listed,
+    number,
+    percentage,
+    rate,
+    short,
+    signed,
+    words,
+)
 
 
 def around(mean: float, half: float, n: int = 5) -> Interval:
@@ -21,6 +33,12 @@ def around(mean: float, half: float, n: int = 5) -> Interval:
         (12345678.0, "1.235e+07"),
         (0.00001234, "1.234e-05"),
         (0.0, "0"),
+        (-3.5e-17, "0"),
+        (-math.inf, "-inf"),
+        (3.0, "3"),
+        (0.95, "0.95"),
+        (0.3 + 0.6 + 0.05, "0.95"),  # but for rounding
+        (0.95001, "0.9500"),
         (12, "12"),
         (60000, "60,000"),
         (-0.0, "0"),
@@ -42,8 +60,11 @@ def test_a_number_has_at_most_four_significant_digits(value: float | None, text:
         (around(5.0, 0.0996), "5.00 ± 0.10"),
         (around(1234.0, 56.0), "1234 ± 56"),
         (around(0.0, 0.5), "0.00 ± 0.50"),
-        (around(50.0, 0.0), "50.00"),
-        (Interval(3.25, math.nan, math.nan, 1), "3.250"),
+        (around(50.0, 0.0), "50"),
+        (around(0.0025, 0.0), "0.0025"),
+        (around(100.0, 0.0), "100"),
+        (around(12345678.0, 0.0), "1.235e+07"),
+        (Interval(3.25, math.nan, math.nan, 1), "3.25"),
         (Interval(math.nan, math.nan, math.nan, 0), "–"),
     ],
 )
@@ -54,6 +75,8 @@ def test_an_interval_shows_as_many_digits_as_it_warrants(value: Interval, text: 
 def test_signs_rates_and_lists():
     assert signed(around(0.31, 0.02)) == "+0.310 ± 0.020"
     assert signed(around(-0.31, 0.02)) == "-0.310 ± 0.020"
+    assert signed(around(0.0, 0.0)) == "0"
+    assert percentage(around(0.9642, 0.0081)) == "96.42 ± 0.81 %"
     assert rate(Interval(0.15, 0.05, 0.36, 20)) == "3 of 20 (5–36 %)"
     assert listed([]) == ""
     assert listed(["a"]) == "a"
@@ -67,7 +90,10 @@ def test_settings_in_words():
     assert words([400, 200]) == "400, 200"
     assert words(True) == "true"
     assert described({"x_var.value": 0.1, "label_placement.kind": "both"}) == "x_var 0.1, label_placement both"
+    assert described({"model.hidden": [400, 200], "trainer.lr": 0.01}) == "model.hidden 400-200, lr 0.01"
     assert labelled({"x_var.value": 0.1, "label_placement.kind": "both"}) == "x_var 0.1, both"
+    assert labelled({"label_placement.kind": "none", "label_repeat.value": None}) == "label_placement none"
+    assert labelled({"label_repeat.value": None}) == "no label_repeat"
 
 
 def test_text_from_data_is_inert_in_markdown():

@@ -26,6 +26,7 @@ from experiments.launch.cli import FAILURE, USAGE, Folders, Stop, SweepFailed, b
 from experiments.launch.compose import Composer
 from experiments.plan import Run, plan
 from experiments.progress import Display, Progress
+from experiments.report.render import render
 from experiments.runner import execute
 from experiments.settings import Settings
 from experiments.training import Outcome
@@ -192,12 +193,5 @@ def _train_job(cfg: DictConfig, hydra_cfg: HydraConf) -> dict[str, Any]:
     for family, reason in failures.items():
         print(f"{family} could not be computed: {reason}", file=sys.stderr)
     if not failures:
-        bits = result["test_bits_per_dim"]
-        print(
-            f"held-out images: SSE {result['test_sse']:.2f} and KL {result['test_kl']:.2f} nats per image, "
-            f"{result['test_active_units']} of {result['z_dim']} latent dimensions active"
-            + (f", {bits:.3f} bits per dimension" if bits is not None else "")
-            + "; see samples.png and reconstructions.png",
-            file=sys.stderr,
-        )
+        print(render("run_ending.md.j2", **result), end="", file=sys.stderr)
     return result

@@ -42,6 +42,10 @@ class Curve:
         kl, sse = theory.held_out_curve(self.eigenvalues, self._fact("test_variances"), ts, self.z_dim)
         return {"kl": kl, "sse": sse}
 
+    def spectrum(self, t: float) -> np.ndarray:
+        """KL of each latent dimension on training images, descending, (k,): ½·ln(l_i/t) where l_i > t, else 0."""
+        return theory.optimum(self.eigenvalues, t, self.z_dim).kl_per_dim
+
     def whole(self) -> dict[str, np.ndarray]:
         """Held-out KL (ascending) and SSE from the collapse to an effective variance of practically 0."""
         top = self.eigenvalues[0]
@@ -49,11 +53,17 @@ class Curve:
 
 
 def curves(run: Mapping[str, Any] | pd.Series, datasets: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
-    """The closed forms of a run; label_placement `decoder`, which has no simple form, lies between two.
+    """The closed forms of a run; none where its effective variance is not known."""
+    return compared(run, datasets) if math.isfinite(run.get("effective_x_var", math.nan)) else []
 
-    None where the effective variance or the facts of the data are not known.
+
+def compared(run: Mapping[str, Any] | pd.Series, datasets: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
+    """The closed forms that a run can be compared with at equal KL, whatever its loss.
+
+    label_placement `decoder`, which has no simple form, lies between two. None where the facts of the data are not
+    known.
     """
-    if not math.isfinite(run.get("effective_x_var", math.nan)) or run["dataset_hash"] not in datasets:
+    if run["dataset_hash"] not in datasets:
         return []
     kinds = {"both": ["within"], "decoder": ["within", "all"]}.get(run["label_placement.kind"], ["all"])
     return [Curve(run["dataset_hash"], kind, int(run["z_dim"]), datasets) for kind in kinds]

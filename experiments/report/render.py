@@ -11,10 +11,23 @@ from typing import Any
 import jinja2
 
 from experiments import wording
+from experiments.progress import duration
 from experiments.statistics import Interval
 from vae.metrics import METRICS, Metric
 
-FILTERS = ("number", "interval", "signed", "rate", "percent", "words", "short", "described", "listed", "escape")
+FILTERS = (
+    "number",
+    "interval",
+    "signed",
+    "rate",
+    "percent",
+    "percentage",
+    "words",
+    "short",
+    "described",
+    "listed",
+    "escape",
+)
 ABSOLUTE = re.compile(r"(?<![\w.:/~<…])(?:/[\w.@+,=~-]+){2,}")
 
 
@@ -29,16 +42,31 @@ def noun(column: str) -> str:
     return found.heading.removesuffix(f" ({found.unit})")
 
 
+def plural(column: str) -> bool:
+    """Whether a column's name is in the plural: bits per dimension, active units."""
+    return bool(re.match(r"bits|\w+ units", noun(column)))
+
+
 def brief(value: Interval) -> str:
     """The mean with the digits that its interval warrants, without the interval."""
     return wording.interval(value).split(" ± ")[0]
 
 
 def names(items: Sequence[str]) -> str:
-    """Names of settings as alternatives; they may contain commas."""
-    if any("," in item for item in items):
-        return "; ".join(items)
+    """Names of settings as alternatives, with semicolons where a comma could be read as `and`."""
+    if any("," in item for item in items) or len({item.split()[0] for item in items}) > 1:
+        return "; or ".join(filter(None, ["; ".join(items[:-1]), *items[-1:]]))
     return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def figure(file: str) -> str:
+    """What stands for a figure where it cannot be seen: `Figure: rate distortion`."""
+    return f"Figure: {file.rpartition('.')[0].replace('_', ' ')}"
+
+
+def minute(time: str) -> str:
+    """A time of provenance.json, to the minute: `2030-01-02 03:04`."""
+    return time[:16].replace("T", " ")
 
 
 def shortened(text: str) -> str:
@@ -54,7 +82,8 @@ _ENVIRONMENT = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters |= {name: getattr(wording, name) for name in FILTERS}
-_ENVIRONMENT.filters |= {"noun": noun, "brief": brief, "names": names, "quoted": shlex.quote}
+_ENVIRONMENT.filters |= {"noun": noun, "plural": plural, "brief": brief, "names": names, "figure": figure}
+_ENVIRONMENT.filters |= {"duration": duration, "minute": minute, "quoted": shlex.quote}
 _ENVIRONMENT.globals["metric"] = metric
 
 

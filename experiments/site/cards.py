@@ -15,6 +15,7 @@ import numpy as np
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from experiments.findings import along
 from experiments.frame import Report, ReportError, read
 from experiments.report.render import shortened
 from experiments.store import RunFolder, damaged, read_sound, reports_dir
@@ -86,13 +87,22 @@ class Card:
     def count(self, outcome: str) -> int:
         return 0 if self.report is None else int((self.report.runs["outcome"] == outcome).sum())
 
+    @property
+    def trained(self) -> int:
+        """How many of its runs have ended training, measured or not."""
+        if self.report is None:
+            return 0
+        runs = self.report.runs.reindex(columns=["outcome", "status"])
+        return int(((runs["outcome"] != "missing") | runs["status"].notna()).sum())
+
     @cached_property
     def tiles(self) -> tuple[dict[str, str], str]:
         """Runs whose samples show the swept setting, with its value in words; and their other settings, in words."""
         if self.report is None:
             return {}, ""
         key = self.report.main
-        drawn = [(rest, [cell for cell in cells if has_pictures(cell.first)]) for rest, cells in self.report.lines]
+        lines = along(self.report, key) if key else self.report.lines
+        drawn = [(rest, [cell for cell in cells if has_pictures(cell.first)]) for rest, cells in lines]
         rest, cells = max(drawn, key=lambda line: len(line[1]))
         few = [cells[i] for i in np.linspace(0, len(cells) - 1, min(TILES, len(cells))).round().astype(int)]
         return {str(c.first.name): described({key: c.settings[key]} if key else {}) for c in few}, described(rest)

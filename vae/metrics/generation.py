@@ -25,21 +25,21 @@ METRICS = (
     Metric(
         "sample_ffd",
         "",
-        "Frechet distance of samples to held-out images, in features of the judge; comparable only for the same judge",
+        "Fréchet distance of samples to held-out images, in features of the judge; comparable only for the same judge",
         "lower",
         "sample FFD",
     ),
     Metric(
         "reconstruction_ffd",
         "",
-        "Frechet distance of reconstructions (z = mu) to the same held-out images, in features of the judge",
+        "Fréchet distance of reconstructions (z = mu) to the same held-out images, in features of the judge",
         "lower",
         "reconstruction FFD",
     ),
     Metric(
         "real_ffd",
         "",
-        "Frechet distance of training images, as many as samples, to held-out images: a floor for sample_ffd",
+        "Fréchet distance of training images, as many as samples, to held-out images: a floor for sample_ffd",
         "",
         "real FFD",
     ),
@@ -95,7 +95,7 @@ def quality(subject: Subject) -> dict[str, Any]:
     Metric(
         "val_sample_ffd",
         "",
-        "Frechet distance of samples to validation images, in features of the judge; for choosing settings",
+        "Fréchet distance of samples to validation images, in features of the judge; for choosing settings",
         "lower",
         "sample FFD, validation",
     )

@@ -23,7 +23,9 @@ QUANTITIES = {
 
 
 def measured(runs: pd.DataFrame, quantity: str) -> pd.Series:
-    """A quantity of held-out images by run; the ratio is that to the closed form on held-out images, same settings."""
+    """A quantity of held-out images, or a column, by run; the ratio is to the closed form at the same settings."""
+    if quantity in runs:
+        return runs[quantity]
     if quantity == "ratio":
         return runs["test_sse"] / runs.get("test_theory_sse_high", math.nan)  # without theory.json there is none
     return runs[f"test_{quantity}"]

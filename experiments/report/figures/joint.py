@@ -55,7 +55,9 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
             ax.set_ylabel(name)
         alive = set(runs[~died]["label_placement.kind"])
         shapes = [
-            style.handle(p, marker=m, markerfacecolor="none", color="0.3") for p, m in PLACEMENTS.items() if p in alive
+            style.handle(style.label({"label_placement.kind": p}), marker=m, markerfacecolor="none", color="0.3")
+            for p, m in PLACEMENTS.items()
+            if p in alive
         ]
         if died.any():
             shapes.append(style.handle("dead or collapsed runs", **style.DIED))

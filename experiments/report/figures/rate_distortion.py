@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from experiments.frame import Cell, Report
-from experiments.report.closed_form import Curve, all_curves, curves
+from experiments.report.closed_form import Curve, compared, curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES
 
@@ -24,7 +24,8 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.D
     if report.usable.empty:
         return None
     styles, handles = identified(report, must_show)
-    found = all_curves(report.usable, report.datasets)
+    every = {curve for _, run in report.usable.iterrows() for curve in compared(run, report.datasets)}
+    found = sorted(every, key=lambda curve: (curve.z_dim, curve.kind))
     whole = {curve: curve.whole() for curve in found}
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(4.4)
@@ -36,7 +37,7 @@ def rate_distortion(report: Report, must_show: Collection[Cell] = ()) -> style.D
             kl = cell.usable["test_kl"]
             plane.plot(kl, cell.usable["test_sse"], **look)
             # Without a simple form of its own, decoder is compared with the unconditional one, which comes last.
-            own = curves(cell.first, report.datasets)[-1:]  # type: ignore[arg-type]
+            own = compared(cell.first, report.datasets)[-1:]  # type: ignore[arg-type]
             for line in (whole[curve] for curve in own):
                 against.plot(kl, cell.usable["test_sse"] / np.interp(kl.clip(lower=0), line["kl"], line["sse"]), **look)
         crosses = _draw_curves(plane, report, whole)
@@ -109,6 +110,8 @@ def _draw_curves(ax: Axes, report: Report, whole: Mapping[Curve, dict[str, np.nd
     bottom, crosses = sse.min(), False
     for curve in whole:
         runs = report.usable[[curve in curves(run, report.datasets) for _, run in report.usable.iterrows()]]
+        if runs.empty:
+            continue
         at = curve.at(sorted(set(runs["effective_x_var"].round(9))))
         near = (at["kl"] < 1.5 * right) & (at["sse"] < 1.3 * top)
         ax.plot(at["kl"][near], at["sse"][near], "+", color="0.3", markersize=9, zorder=2)

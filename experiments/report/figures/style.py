@@ -23,7 +23,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from experiments.wording import described, short, words
+from experiments.wording import labelled
 
 WIDTH = 8.0  # inches
 DPI = 150  # so 1200 pixels, shown at 800: what is 9 points here is 9 points there
@@ -106,15 +106,8 @@ def plain(text: str) -> str:
 
 
 def label(settings: Mapping[str, Any]) -> str:
-    """Settings in short: a word explains itself, a number needs its name, `none` and no value need it too."""
-    parts = []
-    for key, value in settings.items():
-        if words(value) == words(None):
-            parts.append(f"no {short(key)}")
-        else:
-            clear = isinstance(value, str) and value != "none"
-            parts.append(value if clear else described({key: value}))
-    return plain(", ".join(parts))
+    """The short name of a setting, as the font can draw it."""
+    return plain(labelled(settings))
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:

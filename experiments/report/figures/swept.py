@@ -1,4 +1,4 @@
-"""KL, SSE and the ratio to the closed form on held-out images, by setting."""
+"""KL, SSE and the ratio to the closed form, or the column of the main finding, on held-out images, by setting."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from experiments.findings import key_findings, survivors
 from experiments.frame import Cell, Report
 from experiments.outcome import JUDGED
 from experiments.report.closed_form import Curve, curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, NumberAxis, baseline, limits, living, measured
+from experiments.report.render import metric
 from experiments.statistics import mean_interval
 
 MAX_LINES = 8
 MAX_ROWS = 24
 LEVEL = {"color": "0.6", "linewidth": 0.9, "linestyle": "-."}  # an error without latents
 UNITY = {"color": "0.3", "linewidth": 0.9, "zorder": 1}  # where a ratio is 1
+FORMS = ("kl", "sse")  # what the closed form gives
 _Heights = tuple[list[float], list[float]]
 SINGLE = {"linestyle": "none", "marker": ".", "alpha": 0.5, "markersize": 4}
 
@@ -44,8 +47,8 @@ def _by_number(report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]
     axis = NumberAxis(report)
     figure = style.new_figure(3.4)
     panels = Panels(report, [cell for _, cells in lines for cell in cells], upright=True)
-    for ax, (quantity, name) in zip(figure.subplots(1, 3), QUANTITIES.items(), strict=True):
-        heights = _draw_closed_form(report, ax, axis, lines, quantity) if quantity != "ratio" else []
+    for ax, (quantity, name) in zip(figure.subplots(1, len(panels.shows)), panels.shows.items(), strict=True):
+        heights = _draw_closed_form(report, ax, axis, lines, quantity) if quantity in FORMS else []
         ends: list[float] = []
         for i, (_, cells) in enumerate(lines):
             steps = (2 * i - len(lines) + 1) * min(1, 4 / len(lines))
@@ -67,10 +70,10 @@ def _by_row(report: Report, cells: Sequence[Cell]) -> style.Drawn:
     panels = Panels(report, cells, upright=False)
     look = {"marker": "o", "linestyle": "none", "color": style.COLOURS[0]}
     rows = range(len(cells))
-    axes = figure.subplots(1, 3, sharey=True)
-    for ax, (quantity, name) in zip(axes, QUANTITIES.items(), strict=True):
+    axes = figure.subplots(1, len(panels.shows), sharey=True)
+    for ax, (quantity, name) in zip(axes, panels.shows.items(), strict=True):
         heights, ends = panels.draw(ax, quantity, cells, rows, [y + 0.28 for y in rows], look)
-        for y, cell in enumerate(cells) if quantity != "ratio" else ():
+        for y, cell in enumerate(cells) if quantity in FORMS else ():
             for curve in _forms(report, cell):
                 at = float(curve.at(cell.mean("effective_x_var"))[quantity])
                 ax.vlines(at, y - 0.42, y + 0.42, linestyles=style.CLOSED_FORM[curve.kind][0], colors="0.3", zorder=1)
@@ -105,6 +108,7 @@ class Panels:
         self.intervals = any(len(living(cell)[0]) > 1 for cell in shown)
         self.died = any(len(living(cell)[1]) for cell in shown)
         self.kinds = {curve.kind for cell in shown for curve in _forms(report, cell)}
+        self.shows = _quantities(report, shown)
         self.cut = False
         self.levels: dict[str, float] = {}
 
@@ -155,7 +159,9 @@ class Panels:
         style.legend(figure, handles, more)
         values = {
             "kinds": sorted(self.kinds),
-            "decoder": any("decoder" in set(cell.usable["label_placement.kind"]) for cell in self.shown),
+            "quantities": [name.partition(" (")[0] for name in self.shows.values()],
+            "decoder": "ratio" in self.shows
+            and any("decoder" in set(cell.usable["label_placement.kind"]) for cell in self.shown),
             "intervals": self.intervals,
             "cut": self.cut,
             "died": self.died,
@@ -164,6 +170,20 @@ class Panels:
             "empty": sum(cell.usable.empty for cell in self.shown),
         }
         return style.Drawn(style.rendered(figure), "swept", values)
+
+
+def _quantities(report: Report, shown: Sequence[Cell]) -> dict[str, str]:
+    """What the panels show, by name: KL, SSE, and its ratio to the closed form.
+
+    If most settings have no closed form, the third panel has the column of the main finding instead.
+    """
+    usable = [cell for cell in shown if not cell.usable.empty]
+    if 2 * sum(bool(_forms(report, cell)) for cell in usable) > len(usable):
+        return QUANTITIES
+    own = {name: QUANTITIES[name] for name in FORMS}
+    effects = [effect.column for found in key_findings(survivors(report))[:1] for effect in found.clear]
+    more = [column for column in effects if column not in ("test_kl", "test_sse")][:1]
+    return own | {column: metric(column).heading for column in more}
 
 
 def _forms(report: Report, cell: Cell) -> list[Curve]:

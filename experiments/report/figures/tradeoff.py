@@ -41,11 +41,14 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
         panels = list(figure.subplots(n_rows, min(2, len(shown)), squeeze=False).flat)
         for ax in panels[len(shown) :]:
             ax.remove()
+        cut = False
         for ax, advice in zip(panels, shown, strict=False):
-            _draw(ax, advice, named)
+            cut |= _draw(ax, advice, named)
             if len(advices) > 1:
                 ax.set_title(style.plain(advice.dataset))
-        settings = [style.handle(name, **style.marks(i) | {"markerfacecolor": None}) for i, name in enumerate(named)]
+        filled = {_name(advice.options[i]) for advice in shown for i in advice.eligible}
+        faces = [{} if name in filled else {"markerfacecolor": "white"} for name in named]
+        settings = [style.handle(name, **style.marks(i) | faces[i]) for i, name in enumerate(named)]
         if len(named) < len(names):
             settings.append(style.handle("other settings", marker=".", color="0.6"))
         others = [style.handle("Pareto front", **FRONT)] if any(len(advice.front) > 1 for advice in shown) else []
@@ -62,6 +65,7 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
             "total": len(advices),
             "chord": any(len(advice.front) > 2 for advice in shown),
             "hollow": hollow,
+            "cut": cut,
             "absent": sum(len(advice.options) - len(_points(advice)) for advice in shown),
         }
         return style.Drawn(style.rendered(figure), "tradeoff", values)
@@ -77,7 +81,8 @@ def _points(advice: Any) -> dict[int, tuple[float, float]]:
     return {i: (o.scores[0].mean, o.scores[1].mean) for i, o in found.items()}
 
 
-def _draw(ax: Axes, advice: Any, named: Sequence[str]) -> None:
+def _draw(ax: Axes, advice: Any, named: Sequence[str]) -> bool:
+    """Draws a panel; returns whether a bar leaves it."""
     points = _points(advice)
     front = np.array([points[i] for i in advice.front])
     ax.set_xscale("log")
@@ -94,9 +99,14 @@ def _draw(ax: Axes, advice: Any, named: Sequence[str]) -> None:
         ax.errorbar(x, y, bars[1], bars[0], capsize=2, elinewidth=0.8, ecolor="0.7", zorder=3, **look)
     if advice.pick is not None:
         ax.plot(*points[advice.pick], zorder=4, **RING)
+    cut = False
     for k, which in enumerate(("x", "y")):
         values = [point[k] for point in points.values()]
         room = max(1.12, (max(values) / min(values)) ** 0.15)  # a bar that is longer leaves the panel
-        log_ticks(ax, which, min(values) / room, max(values) * room)
+        low, high = min(values) / room, max(values) * room
+        log_ticks(ax, which, low, high)
+        scores = [advice.options[i].scores[k] for i in points]
+        cut |= any(score.low < low or score.high > high for score in scores)
     ax.set_xlabel(NAMES["sse"])
     ax.set_ylabel(NAMES["ffd"])
+    return cut

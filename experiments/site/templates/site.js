@@ -22,7 +22,7 @@ function element(tag, attributes = {}, ...children) {
 /** A number with four significant digits, without an exponent where that is readable. */
 function number(value) {
   if (value === null || value === undefined) return "–";
-  if (value === 0 || Number.isInteger(value)) return String(value);
+  if (Number.isInteger(value) || Math.abs(value) < 1e-12) return String(Math.round(value) || 0); // never -0
   const exponent = Math.floor(Math.log10(Math.abs(value)));
   return exponent < -5 || exponent > 6 ? value.toPrecision(4) : value.toFixed(Math.max(0, 3 - exponent));
 }
@@ -126,8 +126,7 @@ function browse(data) {
     .filter(({ values }) => values.length > 1 && values.length <= 40);
   const byKey = new Map([...lead, ...settings, ...numbers].map((column) => [column.key, column]));
   const heading = (key) => byKey.get(key).heading;
-  const mainNumbers = numbers.filter(({ main }) => main);
-  const moreNumbers = numbers.filter(({ main }) => !main);
+  const [mainNumbers, moreNumbers] = [true, false].map((first) => numbers.filter(({ main }) => main === first));
   const shownNumbers = new Set();
   const chosen = new Set(); // names of the runs to compare
   let state = new URLSearchParams();
@@ -248,7 +247,8 @@ function browse(data) {
     }
     return grouped(drawn, by).map(([name, own], i) => {
       const symbol = MARKERS[i % 8] + (Math.floor(i / 8) % 2 ? "-open" : "");
-      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(`${heading(by)} ${name}`) });
+      const title = by === "outcome" || (by === "experiment" && name !== "none") ? name : `${heading(by)} ${name}`;
+      return points(own, { symbol, color: colour(`c${i % 8}`) }, { name: literal(title) });
     });
   }
 
