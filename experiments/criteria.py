@@ -134,8 +134,9 @@ def select(
                 own = changing and all(k == changing or k.startswith(f"{changing}.") for k in keys)
                 if not (own if keys else reference):
                     continue
-            wanted = {"bug.kind": None} | dict(where or {})  # a run without a bug has no such setting
-            if all(_fits(_setting(cell, key), value) for key, value in wanted.items()):
+            if "bug.kind" not in (where or {}) and _setting(cell, "bug.kind") not in (None, "none"):
+                continue
+            if all(_fits(_setting(cell, key), value) for key, value in (where or {}).items()):
                 found.append(replace(cell, runs=_with_facts(cell.runs, report)))
     if outcomes:
         own = [replace(c, runs=c.runs[c.runs["outcome"].isin(outcomes) | ~c.runs["usable"]]) for c in found]

@@ -76,8 +76,8 @@ def test_a_kl_that_never_leaves_the_floor_is_empty_from_the_first_step():
 def test_the_sentences(compared: Why):
     assert say("why.md.j2", "pair", compared.pair) == (
         "Two runs of one setting (lr 0.003) show the difference. In the run that died (seed 0), KL stays below 0.05 "
-        "nats from step 4 on. In the other (seed 3), it is 0.50 nats after 60 steps. By then, the encoder's gradient "
-        "has a norm of 0.10 in the run that died, against 2.0 in the other. The decoder's has 4.0, against 5.0. So the "
+        "nats from step 4 on. In the other (seed 3), it is 0.5 nats after 60 steps. By then, the encoder's gradient "
+        "has a norm of 0.1 in the run that died, against 2 in the other. The decoder's has 4, against 5. So the "
         "decoder goes on learning without z, and hardly any gradient reaches the encoder."
     )
     half = compared.by_rate and compared.by_rate.half
