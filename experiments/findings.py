@@ -262,7 +262,7 @@ def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
 
 @dataclass(frozen=True)
 class RateRow:
-    """How often the runs of one setting end in some way.
+    """How often the runs of one setting have one of some outcomes.
 
     Attributes:
         rate: with Wilson's interval, among the runs that have numbers.
@@ -279,12 +279,12 @@ class RateRow:
 
     @property
     def prevents(self) -> bool:
-        """Whether no run ends so, measurably fewer than with the control."""
+        """Whether no run has these outcomes, measurably fewer than with the control."""
         return self.rate.mean == 0 and self.change is not None and self.change.high < 0
 
     @property
     def causes(self) -> bool:
-        """Whether every run ends so, measurably more than with the control, and the closed form does not predict it."""
+        """Whether every run has them, measurably more than with the control, although the closed form is not empty."""
         return self.rate.mean == 1 and self.change is not None and self.change.low > 0 and not self.expected
 
 
@@ -311,7 +311,7 @@ class Failure:
     """Where one outcome other than ok occurs.
 
     Attributes:
-        everywhere: names of settings all of whose runs end so; all settings with one value of a key under one name.
+        everywhere: names of the settings whose runs all have it; settings that share a value are one name (`grouped`).
         sometimes: name and rate (Wilson) of the others, the most frequent first.
         rates: of every setting, by its name.
     """
