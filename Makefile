@@ -11,7 +11,7 @@ SETTINGS = $(DATA) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
 RUN_PY = $(PY) run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help ablation-xvar ablation-labels table-beta claims sweep train evaluate report browse docs texts \
+.PHONY: help ablation-xvar ablation-labels table-beta bugs claims sweep train evaluate report browse docs texts \
 	test test-all torture bench lint clean
 
 help: ## shows this list
@@ -34,6 +34,10 @@ ablation-labels: $(VENV) ## study A: which networks receive the label, and how o
 
 table-beta: $(VENV) ## study B: beta and z_dim on CIFAR-10 (DATASET=photos needs no download)
 	@$(RUN_PY) beta $(SETTINGS)
+
+bugs: $(VENV) ## what a VAE with each of the classic bugs looks like, on digits and on photographs
+	@$(RUN_PY) bugs $(SETTINGS)
+	@$(RUN_PY) bugs_photos $(SETTINGS)
 
 claims: $(VENV) ## checks each claim of the two studies (DATASET=mnist,cifar10 for the studies' own data)
 	@$(PY) -m experiments.claims $(SETTINGS)
@@ -60,10 +64,10 @@ texts: $(VENV) ## writes every text that the project can produce to build/texts.
 	@$(PY) -m pytest -q -n 2 --dist loadfile -p tests.texts
 
 test: $(VENV) ## runs the tests, under five minutes
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 2 --dist worksteal
 
 test-all: $(VENV) ## runs all tests, the slow ones too
-	@$(PY) -m pytest -q -n 2 --dist loadfile -m ''
+	@$(PY) -m pytest -q -n 2 --dist worksteal -m ''
 
 torture: $(VENV) ## kills a sweep a hundred times and compares it with an uninterrupted one
 	@$(PY) -m pytest -q -s -m slow tests/test_torture.py

@@ -59,9 +59,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """A file of conf/claims: its claims, and the experiments that they need as arguments of run.py, by name."""
+    """A file of conf/claims: its claims, and the experiments that they need as arguments of run.py, by name.
+
+    Attributes:
+        remark: when the criteria were written, and what was changed afterwards.
+    """
 
     dataset: str
+    remark: str
     experiments: Mapping[str, Sequence[str]]
     other_data: Mapping[str, Sequence[str]]
     claims: Sequence[Claim]
@@ -95,7 +100,7 @@ def studies() -> list[Study]:
     for path in sorted((ROOT / "conf" / "claims").glob("*.yaml")):
         raw = yaml.safe_load(path.read_text())
         claims = [Claim(**claim) for claim in raw["claims"]]
-        found.append(Study(raw["dataset"], raw["experiments"], raw.get("other_data", {}), claims))
+        found.append(Study(raw["dataset"], raw["remark"], raw["experiments"], raw.get("other_data", {}), claims))
     return found
 
 
@@ -129,14 +134,15 @@ def train(arguments: Sequence[str], output_dir: str | Path) -> Report:
     return read(max(new)[1], output_dir)
 
 
-def write(folder: Path, findings: Sequence[Finding], known: Reports, command: str) -> None:
+def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Sequence[str], command: str) -> None:
     """Writes report.md, details.md, verdicts.csv and summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = Counter(finding.verdict for finding in findings)
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
     values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
+    values |= {"remarks": remarks, "command": command}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
-        write_atomic(folder / f"{name}.md", render(template, command=command, **values))
+        write_atomic(folder / f"{name}.md", render(template, **values))
     rows = [
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
@@ -187,7 +193,8 @@ def _claims(
     shown = [",".join(Path(name).name for name in datasets)] if datasets != [study.dataset for study in both] else []
     shown += [a for a in more if not a.startswith("output_dir=")]
     folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
-    write(folder, findings, known, shlex.join(["python", "-m", "experiments.claims", *given]))
+    command = shlex.join(["python", "-m", "experiments.claims", *given])
+    write(folder, findings, known, [study.remark for study in both], command)
     write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
     refresh(output_dir)

@@ -6,6 +6,7 @@ A criterion is a list of conditions, all of which must be met. A condition has o
     about         {what, column, published, within}     the same for a published figure and the share of it allowed
     rate_above    {what, outcomes | condition, share}   the share of runs exceeds this, with Wilson's interval
     rate_all      {what, outcomes | condition}          all runs
+    rate_some     {what, outcomes | condition}          at least one run
     rate_mixed    {what, outcomes | condition}          some runs, but not all
     equivalent    {columns: [{what, column, within, unit}]}   two one-sided tests at 5 % (Schuirmann 1987)
     differs       {what, column, unit, sign}            the difference, paired by seed, is `more` or `less` than 0
@@ -13,8 +14,8 @@ A criterion is a list of conditions, all of which must be met. A condition has o
     show          {what, column | outcomes}             a figure beside the verdict
     all_of, any_of: [conditions]
 
-A column is an expression of columns, `test_sse / (2 * x_var)`. A difference has the unit `%` (of the first value),
-`points` (100 times the difference of two shares) or that of the column.
+A column is an expression of columns, `test_sse / (2 * x_var)`; `select` says which it adds. A difference has the unit
+`%` (of the first value), `points` (100 times the difference of two shares) or that of the column.
 
     of:    {runs, where, data, changing, reference, least, outcomes, pooled}   each of these settings; see `select`
     pairs: {runs, from, to, match, steps}                               each of these pairs; see `pairs`
@@ -38,12 +39,13 @@ import pandas as pd
 from experiments.frame import Cell, Report, changed, same
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.wording import described
+from vae import bugs
 
 Met = bool | None  # None: open
 Reports = Mapping[str, Report]
 ABOUT = 0.2  # a published figure that is said to be approximate is met within a fifth of it
-PREDICATES = ("mean_within", "about", "rate_above", "rate_all", "rate_mixed", "equivalent", "differs", "arithmetic",
-              "show")  # fmt: skip
+PREDICATES = ("mean_within", "about", "rate_above", "rate_all", "rate_some", "rate_mixed", "equivalent", "differs",
+              "arithmetic", "show")  # fmt: skip
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
@@ -98,16 +100,19 @@ def select(
     outcomes: Sequence[str] = (),
     pooled: bool = False,
 ) -> list[Cell]:
-    """The runs of each setting that is asked for.
+    """The runs of each setting that is asked for. Those whose code has a bug on purpose are left out.
+
+    Their columns include `l_1` and `l_1_within`, the largest eigenvalues of the training data, and
+    `variance_as_std_kl` and `variance_as_std_sse`, the closed form of the run's settings with that bug (vae/bugs.py).
 
     Args:
         runs: names of reports.
-        where: settings by dotted name: a value, {at_least: value} or {below: value}.
+        where: settings by dotted name: a value, {at_least: value} or {below: value}. Runs with a bug need `bug.kind`.
         data: facts that the data must have.
         changing: only settings that change this one of the reference (or settings below it, `model`), and no other.
         reference: only the sweep's first setting; with `changing` that one too.
         least: only the setting with the smallest mean of this column.
-        outcomes: only runs with one of these outcomes.
+        outcomes: only runs with one of these outcomes, of the settings that have such runs.
         pooled: all runs in one group.
 
     Raises:
@@ -129,10 +134,12 @@ def select(
                 own = changing and all(k == changing or k.startswith(f"{changing}.") for k in keys)
                 if not (own if keys else reference):
                     continue
-            if all(_fits(_setting(cell, key), value) for key, value in (where or {}).items()):
+            wanted = {"bug.kind": None} | dict(where or {})  # a run without a bug has no such setting
+            if all(_fits(_setting(cell, key), value) for key, value in wanted.items()):
                 found.append(replace(cell, runs=_with_facts(cell.runs, report)))
     if outcomes:
-        found = [replace(c, runs=c.runs[c.runs["outcome"].isin(outcomes) | ~c.runs["usable"]]) for c in found]
+        own = [replace(c, runs=c.runs[c.runs["outcome"].isin(outcomes) | ~c.runs["usable"]]) for c in found]
+        found = own if pooled else [cell for cell in own if len(cell.usable)]
     if least and found:
         found = [min((c for c in found if len(c.usable)), key=lambda c: c.mean(least), default=found[0])]
     if not any(len(cell.usable) for cell in found):
@@ -148,9 +155,25 @@ def _setting(cell: Cell, column: str) -> Any:
 
 
 def _with_facts(runs: pd.DataFrame, report: Report) -> pd.DataFrame:
-    """With the largest eigenvalue of the data of each run, over all images and within classes."""
-    facts = runs["dataset_hash"].map(report.datasets)
-    return runs.assign(l_1=[f["eigenvalues"][0] for f in facts], l_1_within=[f["eigenvalues_within"][0] for f in facts])
+    """With what the data say of each run; see `select`."""
+    facts = [report.datasets[content] for content in runs["dataset_hash"]]
+    forms = [_variance_as_std(run, own) for (_, run), own in zip(runs.iterrows(), facts, strict=True)]
+    return runs.assign(
+        l_1=[f["eigenvalues"][0] for f in facts],
+        l_1_within=[f["eigenvalues_within"][0] for f in facts],
+        variance_as_std_kl=[kl for kl, _ in forms],
+        variance_as_std_sse=[sse for _, sse in forms],
+    )
+
+
+def _variance_as_std(run: pd.Series, facts: Mapping[str, Any]) -> tuple[float, float]:
+    """KL, as such code prints it, and SSE of the closed form; NaN where there is none."""
+    t, placement = run.get("effective_x_var", math.nan), run["label_placement.kind"]
+    if placement == "decoder" or not math.isfinite(t):
+        return math.nan, math.nan
+    spectrum = facts["eigenvalues_within" if placement == "both" else "eigenvalues"]
+    found = bugs.optimum("variance_as_std", bugs.Loss(spectrum, t, int(run["z_dim"])))
+    return found.printed_kl, found.sse
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -254,6 +277,8 @@ def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[In
         return rate, True if rate.low > needs["share"] else False if rate.high < needs["share"] else None
     if predicate == "rate_all":  # a majority of a few runs leaves it open, either way
         return rate, {0.0: False, 1.0: True}.get(rate.mean) if rate.n > 1 else None
+    if predicate == "rate_some":
+        return rate, rate.mean > 0 if rate.n else None
     if predicate == "rate_mixed":  # where all do, more runs might show one that does not
         return rate, rate.mean > 0 if rate.n and rate.mean < 1 else None
     return rate, None

@@ -18,7 +18,7 @@ import yaml
 from experiments.report.render import render
 from experiments.settings import NOT_OF_THE_RESULT, Settings
 from experiments.store import write_atomic
-from vae import likelihoods, networks, objectives, optimizers, priors
+from vae import buggy, likelihoods, networks, objectives, optimizers, priors
 from vae.config import settings
 from vae.metrics import FAMILIES, METRICS
 
@@ -79,14 +79,18 @@ def part_groups() -> list[tuple[str, str, list[tuple[str, str]]]]:
         "mmd": objectives.Mmd,
         "capacity": objectives.Capacity,
     }
-    described = [(option, meaning) for group, option, meaning in option_rows() if group == "optimizer"]
     return [
         ("Networks", prose(networks), documented("model", networks.ENCODERS)),
         ("Likelihoods", prose(likelihoods), documented("likelihood", likelihoods.KINDS)),
         ("Priors", prose(priors), documented("prior", priors.KINDS)),
         ("Objectives", prose(objectives), documented("objective", goals)),
-        ("Optimizers", prose(optimizers), [(f"optimizer={name}", meaning) for name, meaning in described]),
+        ("Bugs", prose(buggy), of_group("bug")),
+        ("Optimizers", prose(optimizers), of_group("optimizer")),
     ]
+
+
+def of_group(group: str) -> list[tuple[str, str]]:
+    return [(f"{group}={option}", meaning) for own, option, meaning in option_rows() if own == group]
 
 
 def documented(group: str, parts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -54,6 +54,12 @@ def survivors(report: Report) -> Report:
     return replace(report, runs=runs)
 
 
+def without_bugs(report: Report) -> Report:
+    """The report without the runs that have a bug on purpose: nobody picks one of these. All runs, if all have one."""
+    sound = report.runs[report.runs["bug.kind"] == "none"] if "bug.kind" in report.keys else report.runs
+    return replace(report, runs=sound) if len(sound) else report
+
+
 # ---------------------------------------------------------------------------------------------- effects
 
 
@@ -177,7 +183,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
         return []
     if report.keys == [SETTING]:
         return [_by_change(report, columns)]
-    usual = {key: _reference(key, report.values(key)) for key in report.keys}
+    usual = {key: reference_value(key, report.values(key)) for key in report.keys}
 
     def rank(f: KeyFinding) -> tuple[bool, bool, float]:
         at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
@@ -191,7 +197,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
     return sorted(found, key=lambda f: -f.importance)
 
 
-def _reference(key: str, values: Sequence[Any]) -> Any:
+def reference_value(key: str, values: Sequence[Any]) -> Any:
     """The default of a setting if it is among the values, else the first value."""
     return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
 
@@ -204,7 +210,7 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
     if numeric:
         descending = bool(cells[0].settings[key] > cells[-1].settings[key])
         cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
-    usual = _reference(key, [cell.settings[key] for cell in cells])
+    usual = reference_value(key, [cell.settings[key] for cell in cells])
     first = cells[0] if numeric else next(cell for cell in cells if cell.settings[key] == usual)
     others = [cells[-1]] if numeric else [cell for cell in cells if cell is not first]
     effects = [
@@ -269,6 +275,7 @@ class RateRow:
         against: name of the control (`controls`); None for the first.
         change: the rate less the control's, with Newcombe's interval.
         expected: whether the closed form keeps no KL there, so that collapse is the optimum.
+        diverged: how many runs diverged, which are not part of the rate.
     """
 
     name: str
@@ -276,11 +283,12 @@ class RateRow:
     against: str | None
     change: Interval | None
     expected: bool
+    diverged: int
 
     @property
     def prevents(self) -> bool:
-        """Whether no run has these outcomes, measurably fewer than with the control."""
-        return self.rate.mean == 0 and self.change is not None and self.change.high < 0
+        """Whether no run has these outcomes or diverges, measurably fewer than with the control."""
+        return self.rate.mean == 0 and not self.diverged and self.change is not None and self.change.high < 0
 
     @property
     def causes(self) -> bool:
@@ -299,7 +307,7 @@ class Rates:
 def rates(report: Report, outcomes: Sequence[str]) -> Rates:
     """How often runs end with one of these outcomes, by setting, each compared with its control."""
     cells = [cell for cell in report.cells if len(cell.usable)]
-    rows = [RateRow(cell.name, cell.rate(*outcomes), None, None, cell.empty) for cell in cells]
+    rows = [RateRow(cell.name, cell.rate(*outcomes), None, None, cell.empty, cell.count("diverged")) for cell in cells]
     for i, (cell, base) in enumerate(controls(cells), start=1):
         change = rate_difference(base.count(*outcomes), len(base.usable), cell.count(*outcomes), len(cell.usable))
         rows[i] = replace(rows[i], against=base.name, change=change)
@@ -431,6 +439,6 @@ def findings(report: Report) -> Findings:
         key_findings(alive),
         rates(report, outcomes) if outcomes else None,
         failures(report),
-        above_theory(alive),
+        above_theory(without_bugs(alive)),
         [(family, reason, n) for (family, reason), n in sorted(counts.items())],
     )

@@ -36,7 +36,7 @@ from experiments.store import (
 from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
-from vae.metrics import requested
+from vae.metrics import BUILT_IN, requested
 from vae.schema import flat
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
@@ -328,8 +328,11 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not planned:
         raise ReportError(f"{path}: names no runs; run the sweep again")
-    asked = requested(manifest["study"].get("columns") or ()) if families else []
-    evaluate([run for run, _ in planned], [*families, *(name for name in asked if name not in families)])
+    if families:
+        study = manifest["study"]
+        own = [name for name in study.get("metrics") or () if name in BUILT_IN]  # the user's own are not imported
+        families = list(dict.fromkeys([*families, *requested(study.get("columns") or (), own)]))
+    evaluate([run for run, _ in planned], families)
     keys = [key for key in manifest["swept"] if key != "seed"]
     if len(named) > 1 and "dataset" not in keys:
         keys.append("dataset")

@@ -56,6 +56,7 @@ FROZEN: dict[str, Any] = {
     "objective.nats": None,
     "objective.ramp": None,
     "objective.part": None,
+    "bug.kind": "none",
     "optimizer.kind": "Adam",
     "trainer.epochs": 50,
     "trainer.batch_size": 128,
@@ -112,6 +113,8 @@ def readable(config: Config, dataset: str, z_dim: int) -> str:
     if "x_var." not in unused:
         words.append("xpp" if config.x_var.value is None else f"x{config.x_var.value:.6g}")
         words[-1] += "l" if config.x_var.kind == "learned" else ""
+    if config.bug.kind != "none":
+        words.append(config.bug.kind)
     if config.prior.kind != "standard":
         words.append(config.prior.kind)
     if config.optimizer["kind"] != "Adam":

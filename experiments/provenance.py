@@ -19,7 +19,10 @@ from typing import Any
 import vae
 
 # Modules of vae/ that decide a trained model's numbers, besides those of vae/data/.
-NUMBERS = ("likelihoods", "model", "networks", "objectives", "optimizers", "priors", "seeding", "stack", "train")
+NUMBERS = (
+    "buggy", "likelihoods", "model", "networks", "objectives", "optimizers", "priors", "seeding", "stack", "terms",
+    "train",
+)  # fmt: skip
 
 
 def now() -> str:

@@ -60,11 +60,14 @@ class Study:
         [], "rows of the study's table: settings, and its figures under this project's column names"
     )
     source: str | None = setting(None, "where the published figures come from")
+    data: str | None = setting(None, "dataset that the published figures are of")
     columns: list[str] = setting(
         [], "metrics and outcomes that the report is about; by default KL, SSE, sample accuracy and sample FFD"
     )
     metrics: list[str] = setting(
-        [], "families of metrics of your own, vae.metrics.Family objects by module.name, that are computed too"
+        [],
+        "families of metrics that are computed too: names of those on request, such as expost, or "
+        "vae.metrics.Family objects of your own by module.name",
     )
     pick: bool = setting(True, "whether the report recommends a setting")
 

@@ -101,6 +101,11 @@ def percent(share: float) -> str:
     return NONE if math.isnan(share) else f"{100 * share:.0f} %"
 
 
+def percentage(share: Interval) -> str:
+    """A share with half its interval: `96.4 ± 0.8 %`."""
+    return f"{interval(Interval(100 * share.mean, 100 * share.low, 100 * share.high, share.n))} %"
+
+
 def rate(value: Interval) -> str:
     """A rate with Wilson's interval: `3 of 20 (5–36 %)`."""
     if value.n == 0:

@@ -78,11 +78,11 @@ MODEL_SHA256 = hashlib.sha256(MODEL).hexdigest()
 Change = Callable[[dict[str, Any], dict[str, Any]], "dict[str, Any] | str | None"]
 
 
-def versions() -> dict[str, int]:
-    """The version of each family of metrics that a report asks for."""
+def record(family: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a family's file."""
     from vae.metrics import FAMILIES
 
-    return {name: FAMILIES[name].version for name in DEFAULT_FAMILIES}
+    return {"family": family, "version": FAMILIES[family].version, "model_sha256": MODEL_SHA256, "values": values}
 
 
 def family_of(column: str) -> str:
@@ -234,10 +234,9 @@ def fake_run(
     if content["status"] != "ok":
         return
     (folder / "metrics").mkdir()
-    for family, version in versions().items():
+    for family in dict.fromkeys([*DEFAULT_FAMILIES, *(family_of(k) for k in content if k not in ended)]):
         values = {k: v for k, v in content.items() if k not in ended and family_of(k) == family}
-        entry = {"family": family, "version": version, "model_sha256": MODEL_SHA256, "values": values}
-        put(folder / "metrics" / f"{family}.json", entry)
+        put(folder / "metrics" / f"{family}.json", record(family, values))
     if pictures:
         fake_pictures(folder, data)
 
@@ -269,7 +268,12 @@ def fake_pictures(folder: Path, data: Mapping[str, Any] = DATA, labels: Sequence
     rng, shape = np.random.default_rng(0), tuple(data["image_shape"])
     some = rng.integers(0, 256, (20, *shape), dtype=np.uint8)
     samples = rng.integers(0, 256, (len(names), 10, *shape), dtype=np.uint8)
-    path = folder / "pictures.npz"
-    np.savez(path, samples=samples, sample_labels=np.array(names), inputs=some, reconstructions=some[::-1])
-    record = {"family": "pictures", "version": versions()["pictures"], "model_sha256": MODEL_SHA256, "values": {}}
-    put(folder / "metrics/pictures.json", record | {"files": {path.name: sha256(path)}})
+    own = {"samples": samples, "sample_labels": np.array(names), "inputs": some, "reconstructions": some[::-1]}
+    fake_arrays(folder, "pictures", own)
+
+
+def fake_arrays(folder: Path, family: str, arrays: Mapping[str, np.ndarray], **values: Any) -> None:
+    """Writes a family's npz, and the file of its numbers that tells of it."""
+    path = folder / f"{family}.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    put(folder / "metrics" / f"{family}.json", record(family, values) | {"files": {path.name: sha256(path)}})

@@ -1,5 +1,6 @@
 """The benchmark's parts on a few images: what it compares is the same work, and its report has all rows."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from experiments.bench import baselines, tables, workloads
 from experiments.bench.tables import Row
 from vae.model import resolve
 from vae.stack import Stack
+
+
+@pytest.fixture(autouse=True)
+def mode_of_the_thread() -> Iterator[None]:
+    """The benchmark sets torch up as training does, here in the thread that all tests run in."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
@@ -34,15 +44,11 @@ def test_the_products_are_those_of_the_layers(kind: str):
 
 def test_runs_are_stacked_as_a_sweep_stacks_them():
     images, labels = workloads.random_images("mlp", 128)
-    threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        pieces, workers = workloads.as_a_sweep(8)
-        parts = [workloads.stacked(piece, images, labels) for piece in pieces]
-        assert workloads.side_by_side(parts, workers)() == 8 * 128
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
+    pieces, workers = workloads.as_a_sweep(8)
+    parts = [workloads.stacked(piece, images, labels) for piece in pieces]
+    assert workloads.side_by_side(parts, workers)() == 8 * 128
+    assert torch.get_num_threads() == 2
     assert workers == 2
     assert [c.seed for piece in pieces for c in piece] == list(range(8))
 

@@ -67,8 +67,8 @@ def test_the_closed_form_is_what_full_matrices_are_optimized_to(bug: str, t: flo
         assert at.grad is not None
         return loss.item(), at.grad.numpy()
 
-    starts = [np.r_[0.5 * rng.standard_normal(2 * D * k), rng.uniform(-3, 0, k)] for _ in range(3)]
-    ends = [minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8}) for start in starts]
+    starts = [np.r_[0.5 * rng.standard_normal(2 * D * k), rng.uniform(-3, 0, k)] for _ in range(2)]
+    ends = [minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-6}) for start in starts]
     end = torch.tensor(min(ends, key=lambda m: m.fun).x)
     measured = {name: value.item() for name, value in linear_vae(end, k, covariance, bug).items()}
     found = bugs.optimum(bug, bugs.Loss(SPECTRUM, t, k, batch_size=BATCH))
@@ -98,9 +98,9 @@ def test_without_noise_the_loss_falls_towards_the_limit_and_never_reaches_it():
         parameters = np.r_[(axes.T / scale).ravel(), (scale * axes).ravel(), np.zeros(3)]
         found = linear_vae(torch.tensor(parameters), 3, torch.tensor(np.diag(SPECTRUM)), "no_noise")
         losses.append((found["sse"] + 2 * 0.5 * found["kl"]).item())
-        assert losses[-1] > limit.sse
+        assert losses[-1] > limit.printed_sse
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] == pytest.approx(limit.sse, rel=1e-3)
+    assert losses[-1] == pytest.approx(limit.printed_sse, rel=1e-3)
     assert (limit.kl, limit.printed_kl) == (0, 0)
 
 

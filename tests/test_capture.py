@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from tests.conftest import tiny_config
 from tests.models import new_stack
 from tests.test_train import fit, never, varied
+from vae import capture
 from vae.capture import WARM_UP, Captured, CudaGraphs, eagerly
 from vae.config import Config, XVar
 from vae.data import ImageData
@@ -243,6 +244,7 @@ def test_streams_wait_for_each_other_as_the_notes_on_cuda_graphs_have_it(monkeyp
     fakes |= {"graph_pool_handle": lambda: "pool", "current_stream": lambda device: Stream("current")}
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(capture, "side_stream", Stream)
     graphs = CudaGraphs(torch.device("cuda"))
     graphs.warm_up(lambda: done.append("work"))
     assert done == ["side waits for current", "on side", "work", "off side", "current waits for side"]
@@ -275,6 +277,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 
 def on_gpu(data: ImageData, configs: Sequence[Config]) -> tuple[Stack, Tensor, Tensor]:
+    """A stack and the images on the GPU, with the precision of a sweep: by default, convolutions use TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = torch.device("cuda")
     archs = [resolve(config, data.image_shape, data.n_classes, []) for config in configs]
     return Stack(configs, archs, len(data.train_x), device), data.train_x.flatten(1).to(device), data.train_y.to(device)

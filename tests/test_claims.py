@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -22,8 +23,12 @@ ROOT = Path(__file__).parent.parent
 CLAIMS = [claim for study in studies() for claim in study.claims]
 SIZES = {"sse_zero": {"train": 88.0, "test": 88.0}, "sse_mean": {"train": 52.0, "test": 52.0}}
 MNIST = {**DATA, **SIZES, "image_shape": [1, 28, 28], "sse_class_means": {"train": 42.0, "test": 42.0}}
-CIFAR = {**DATA, **SIZES, "image_shape": [3, 32, 32], "n_train": 50_000, "sse_mean": {"train": 100.0, "test": 100.0}}
-FULL = {"model": "model.kind", "beta": "beta.kind", "label_placement": "label_placement.kind"}
+with np.load(ROOT / "experiments" / "spectra" / "cifar10.npz") as known:
+    COLOURS = {name: known["eigenvalues"].tolist() for name in ("eigenvalues", "eigenvalues_within")}
+    COLOURS |= {name: known["eigenvalues"].tolist() for name in ("test_variances", "test_variances_within")}
+CIFAR = {**DATA, **SIZES, **COLOURS, "image_shape": [3, 32, 32], "n_train": 50_000}
+CIFAR["sse_mean"] = {"train": 100.0, "test": 100.0}
+FULL = {name: f"{name}.kind" for name in ("model", "beta", "label_placement", "label_repeat", "objective")}
 World = Callable[[str, dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
@@ -33,7 +38,7 @@ def report_of(tmp_path: Path, name: str, experiment: str, world: World, data: di
     sweeper = conf["hydra"]["sweeper"]
     texts = {str(FULL.get(key, key)): str(text).split(",") for key, text in sweeper["params"].items()}
     params = {key: [yaml.safe_load(text) for text in own] for key, own in texts.items()}
-    params["seed"] = list(range(4 if name in ("xvar", "death") else 2))
+    params["seed"] = list(range({"xvar": 4, "death": 8}.get(name, 2)))
     raw: list[dict[str, Any]] = [
         {str(FULL.get(k, k)): v for k, v in point.items()} for point in sweeper.get("points", [{}])
     ]
@@ -53,7 +58,7 @@ def report_of(tmp_path: Path, name: str, experiment: str, world: World, data: di
 def numbers(row: dict[str, Any], sse: float, kl: float) -> dict[str, Any]:
     k, d = row["k"], row["d"]
     own = {"sse": sse, "kl": kl, "kl_offset": kl + k / 2, "r_half_sse": sse / 2}
-    own |= {"kld_loss": 128 * kl / k, "r_loss": 128 * sse / d}
+    own |= {"kld_loss": 128 * kl / k, "r_loss": 128 * sse / d, "loss": sse / 2 + kl}
     return row | {f"test_{name}": value for name, value in own.items()}
 
 
@@ -75,12 +80,21 @@ def hole(row: dict[str, Any]) -> dict[str, Any]:
 def as_claimed(name: str, s: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     """The studies are right, but for what arithmetic forbids (B5) and what they contradict themselves (A6, A14)."""
     jitter = 1 + 0.001 * s["seed"]
-    if name == "death" and s["x_var.value"] == 1 and s["seed"] < 2:
+    if name == "death" and s["x_var.value"] == 1 and s["seed"] < 4:
         return numbers(row | {"test_active_units": 0}, sse=82.0 + 0.1 * s["seed"], kl=0.01)
-    if name == "xvar" and s["x_var.value"] == 0.01:
-        return hole(numbers(row, sse=20 * jitter, kl=120 * jitter))
-    if name == "labels" and s["label_placement.kind"] == "encoder":
-        return row | {"sample_accuracy": 0.1 * jitter}
+    if name == "xvar":
+        if s["x_var.value"] == 0.01:
+            return hole(numbers(row, sse=20 * jitter, kl=120 * jitter))
+        row |= {"sample_accuracy": row["sample_accuracy"] * s["x_var.value"] ** 0.01}
+        return numbers(row, sse=30 * s["x_var.value"] ** 0.5 * jitter, kl=30 * jitter)
+    if name == "labels":
+        if s["label_placement.kind"] == "encoder":
+            return numbers(row | {"sample_accuracy": 0.1 * jitter}, sse=60 * jitter, kl=30 * jitter)
+        return numbers(row, sse=(19 if s["label_repeat.kind"] == "match" else 20) * jitter, kl=30 * jitter)
+    if name == "extremes":
+        if s["beta.value"] == 100:
+            return numbers(row | {"test_active_units": 0}, sse=100 * jitter, kl=0.001)
+        return numbers(row, sse=80 * jitter, kl=1.0) if s["beta.value"] == 1 else hole(row)
     if name == "beta":
         published = {(10, 0.1): (80, 3.0), (100, 0.1): (11, 2.5), (100, 0.05): (20, 2.2), (100, 0.01): (64, 1.0)}
         small = s["z_dim.value"] == 10
@@ -102,8 +116,11 @@ def otherwise(name: str, s: dict[str, Any], row: dict[str, Any]) -> dict[str, An
         row |= {"test_aggregate_gaussian_kl": s["x_var.value"] * jitter}
         return row if s["x_var.value"] == 0.01 else hole(row)
     if name == "labels":
-        changed = s["label_placement.kind"] == "decoder" or s["label_repeat.value"] != 5
-        return numbers(row, sse=(40 if changed else 20) * jitter, kl=30 * jitter)
+        if s["label_repeat.kind"] == "match":
+            return numbers(row | {"sample_accuracy": 0.4 * jitter}, sse=45 * jitter, kl=30 * jitter)
+        if s["label_placement.kind"] == "decoder" or s["label_repeat.value"] != 5:
+            return numbers(row | {"sample_accuracy": 0.5 * jitter}, sse=40 * jitter, kl=30 * jitter)
+        return row
     if name == "training":
         if s["beta.value"] == 10:
             return numbers(row | {"test_active_units": 0}, sse=42.0 + 0.01 * s["seed"], kl=0.01)
@@ -123,9 +140,9 @@ def otherwise(name: str, s: dict[str, Any], row: dict[str, Any]) -> dict[str, An
 def judged(tmp_path: Path, world: World) -> tuple[dict[str, Report], list[Finding]]:
     photos = {"objective.kind": "per_dim", "label_placement.kind": "none"}
     known = {name: report_of(tmp_path, name, name, world, MNIST) for name in ("xvar", "training")}
-    known["labels"] = report_of(tmp_path, "labels", "labels", world, MNIST, **{"z_dim.value": 20})
+    known["labels"] = report_of(tmp_path, "labels", "labels", world, MNIST)
     known["death"] = report_of(tmp_path, "death", "death", world, MNIST, **{"x_var.value": 1})
-    known["beta"] = report_of(tmp_path, "beta", "beta", world, CIFAR, **photos)
+    known |= {name: report_of(tmp_path, name, name, world, CIFAR, **photos) for name in ("beta", "extremes")}
     plain = {"objective.kind": "elbo", "x_var.value": 0.5, "label_placement.kind": "none"}
     known["beta_sum"] = report_of(tmp_path, "beta_sum", "beta", world, CIFAR, **plain)
     return known, [judge(claim, known) for claim in CLAIMS]
@@ -134,23 +151,25 @@ def judged(tmp_path: Path, world: World) -> tuple[dict[str, Report], list[Findin
 def test_where_the_studies_are_right_their_claims_hold(tmp_path: Path):
     _, findings = judged(tmp_path, as_claimed)
     others = {f.claim.id: f.verdict for f in findings if f.met is not True}
-    # 120 + 50 nats of KL do not lie between 10 and 100, 3,072/100 is not 22, and 2 of 4 seeds died.
-    assert others == {"A6": "does not hold", "A14": "undecided", "B5": "does not hold"}
+    # 120 + 50 nats of KL do not lie between 10 and 100, 3,072/100 is not 22, and 4 of 8 seeds died.
+    assert others == {"A6": "does not hold", "A14 hyperparameters": "undecided", "B5": "does not hold"}
 
 
 def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     known, findings = judged(tmp_path, otherwise)
     others = {f.claim.id: f.verdict for f in findings if f.met is not False}
-    # Nothing died: there are no runs to judge, and hyperparameters do not matter.
-    assert others == {"A1 KL": "undecided", "A1 dark picture": "undecided", "A14": "holds"}
+    # Nothing died: there are no runs to judge, and hyperparameters do not matter. The bug's closed form is the same.
+    undecided = dict.fromkeys(("A1 KL", "A1 reconstruction", "A1 dark picture"), "undecided")
+    assert others == undecided | dict.fromkeys(("A14 hyperparameters", "A14 loss", "B1 variance as std"), "holds")
     folder = tmp_path / "reports" / "claims"
-    claims.write(folder, findings, known, "python -m experiments.claims")
+    claims.write(folder, findings, known, ["Written before.", "Tuned after."], "python -m experiments.claims")
     text, details = ((folder / f"{name}.md").read_text() for name in ("report", "details"))
     for finding in findings:
         assert f"| {finding.claim.id} | " in text
         assert f"\n## {finding.claim.id}: {finding.verdict}\n" in details
-    answer = f"Of {len(CLAIMS)} claims 1 holds, {len(CLAIMS) - 3} do not hold, and 2 are undecided."
+    answer = f"Of {len(CLAIMS)} claims 3 hold, {len(CLAIMS) - 6} do not hold, and 3 are undecided."
     assert answer in text
+    assert "\n- Study A: Written before.\n- Study B: Tuned after.\n" in text
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["answer"] == answer
     assert summary["n_runs"] == summary["n_usable"] == sum(len(report.runs) for report in known.values())
@@ -185,7 +204,7 @@ def test_the_claims_are_well_formed():
 def test_the_criteria_as_the_documentation_shows_them():
     lines = render("claims_criteria.md.j2", claims=CLAIMS).splitlines()
     assert lines[0] == "| id | the study said | holds if |"
-    assert lines[3].startswith("| A1 KL | in a run that died, KL stays at its minimum, 50.0 | the mean KL + k/2 ")
+    assert lines[3].startswith("| A1 KL | in a run that died, KL stays at its minimum, 50.0 | in at least one setting ")
     assert len([line for line in lines if line.startswith("| ")]) == len(CLAIMS) + 2
 
 
@@ -231,5 +250,6 @@ def test_the_command_names_its_report_after_the_data_and_the_settings(tmp_path: 
     folder = tmp_path / "reports" / "claims-digits,cifar10-seed=0,1"
     assert "undecided" in (folder / "report.md").read_text()
     assert trained[0] == ["xvar", "dataset=data/digits", "seed=0,1", f"output_dir={tmp_path}"]
-    assert trained[-1][:2] == ["beta", "objective=elbo"]
+    assert trained[-2][:2] == ["beta", "objective=elbo"]
+    assert trained[-1][:2] == ["extremes", "dataset=cifar10"]
     assert "claims-digits%2Ccifar10" in (tmp_path / "reports" / "index.md").read_text()

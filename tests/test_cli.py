@@ -1,5 +1,6 @@
 """The command line: short forms, help, tab completion, start-up."""
 
+import json
 import os
 import runpy
 import shutil
@@ -113,17 +114,49 @@ def test_how_it_ends(
     assert capsys.readouterr() == ("", f"run.py: {line}\n")
 
 
-def run_py(*arguments: str, **environment: str) -> str:
+HELP = ["--help", "xvar x_var=learned --help"]
+FLAGS = ["--cfg job -p x_var x_var=0.3", "--info searchpath", "--hydra-help"]
+MISTAKES = ["trainer.epoch=3", "x_var=-1", "-m x_var=1,-1", "x_var=["]
+PROGRAM = """
+import contextlib, io, json, runpy, sys
+said = {}
+for command in sys.argv[1:]:
+    sys.argv = ["run.py", *command.split()]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        with contextlib.suppress(SystemExit):
+            runpy.run_path("run.py", run_name="__main__")
+    slow = {"torch", "torchvision", "pandas", "matplotlib", "plotly", "jinja2", "numpy"} & set(sys.modules)
+    said[command] = out.getvalue(), err.getvalue(), sorted(slow)
+print(json.dumps(said))
+"""
+
+
+Said = dict[str, tuple[str, str, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def said() -> Said:
+    """What each command prints to stdout and stderr, and the slow modules that are imported until then."""
     done = subprocess.run(
-        [sys.executable, "run.py", *arguments],
-        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", PROGRAM, *HELP, *FLAGS, *MISTAKES],
+        cwd=ROOT, check=True, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return json.loads(done.stdout)
 
 
-def test_help() -> None:
-    text = run_py("--help")
+@pytest.mark.parametrize("command", [*HELP, *FLAGS])
+def test_help_is_not_an_error(said: Said, command: str) -> None:
+    assert said[command][1] == ""
+
+
+@pytest.mark.parametrize("command", [*HELP, *FLAGS, *MISTAKES])
+def test_help_and_mistakes_need_no_torch(said: Said, command: str) -> None:
+    """Torch takes seconds to import."""
+    assert said[command][2] == []
+
+
+def test_help(said: Said) -> None:
+    text = said["--help"][0]
     for group in cli.groups():
         for option in cli.options(group):
             assert cli.summary(group, option), f"conf/{group}/{option}.yaml begins with no comment"
@@ -158,63 +191,49 @@ def test_an_experiment_without_a_comment_is_described_by_its_question(
     assert [cli.summary("experiment", name) for name in texts] == ["A comment.", "Q?", "T", "", ""]
 
 
-def test_help_shows_the_settings_of_its_command() -> None:
-    assert "x_var:\n  kind: learned\n" in run_py("xvar", "x_var=learned", "--help")
+def test_help_shows_the_settings_of_its_command(said: Said) -> None:
+    assert "x_var:\n  kind: learned\n" in said["xvar x_var=learned --help"][0]
 
 
-def test_flags_of_hydra() -> None:
-    assert run_py("--cfg", "job", "-p", "x_var", "x_var=0.3") == "# @package x_var\nkind: fixed\nvalue: 0.3\n"
-    assert "Config search path" in run_py("--info", "searchpath")
-    assert "--multirun" in run_py("--hydra-help")
+def test_flags_of_hydra(said: Said) -> None:
+    job, path, flags = (said[command][0] for command in FLAGS)
+    assert job == "# @package x_var\nkind: fixed\nvalue: 0.3\n"
+    assert "Config search path" in path
+    assert "--multirun" in flags
+
+
+COMPLETIONS = {
+    "x_var=": {"x_var=fixed", "x_var=learned", "x_var=per_pixel"},
+    "x_var=le": {"x_var=learned"},
+    "x_var.": {"x_var.kind=", "x_var.value="},
+    "label_": {"label_placement", "label_placement=", "label_placement.", "label_repeat=", "label_repeat."},
+    "xv": {"xvar"},
+    "trainer.lr_schedule=": {
+        f"trainer.lr_schedule={choice}" for choice in cli.known_settings()["trainer.lr_schedule"]["choices"]
+    },
+    "lr_schedule=co": {"lr_schedule=constant", "lr_schedule=cosine"},
+    "xvar x_var=0.3 beta.va": {"beta.value="},  # after short forms, which Hydra could not read
+    "-m x_var=1,0.1 dataset=mn": {"dataset=mnist", "dataset=mnist_5k"},
+}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("x_var=", {"x_var=fixed", "x_var=learned", "x_var=per_pixel"}),
-        ("x_var=le", {"x_var=learned"}),
-        ("x_var.", {"x_var.kind=", "x_var.value="}),
-        ("label_", {"label_placement", "label_placement=", "label_placement.", "label_repeat=", "label_repeat."}),
-        ("xv", {"xvar"}),
-        (
-            "trainer.lr_schedule=",
-            {f"trainer.lr_schedule={choice}" for choice in cli.known_settings()["trainer.lr_schedule"]["choices"]},
-        ),
-        ("lr_schedule=co", {"lr_schedule=constant", "lr_schedule=cosine"}),
-        ("xvar x_var=0.3 beta.va", {"beta.value="}),  # after short forms, which Hydra could not read
-        ("-m x_var=1,0.1 dataset=mn", {"dataset=mnist", "dataset=mnist_5k"}),
-    ],
-)
-def test_tab_completion(line: str, expected: set[str], tmp_path: Path) -> None:
+def test_tab_completion(tmp_path: Path) -> None:
     """Through Hydra's own script in a real bash, which takes the suggestions from run.py."""
     (tmp_path / "python").symlink_to(sys.executable)
-    words = ["python", "run.py", *line.split()]
-    script = f"""
-        eval "$(python run.py -sc install=bash)"
-        COMP_LINE='python run.py {line}' COMP_POINT=999 COMP_CWORD={len(words) - 1}
-        hydra_bash_completion
-        printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
+    script = 'eval "$(python run.py -sc install=bash)"\n'
+    for line in COMPLETIONS:
+        script += f"""
+            COMP_LINE='python run.py {line}' COMP_POINT=999 COMP_CWORD={len(line.split()) + 1}
+            COMPREPLY=()
+            hydra_bash_completion
+            echo "${{COMPREPLY[@]}}"
+        """
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.stderr == ""
-    assert set(done.stdout.split()) - {"label_placement"} == expected - {"label_placement"}
-
-
-def test_help_and_mistakes_need_no_torch() -> None:
-    """In one process, one after the other: torch takes seconds to import."""
-    program = """
-import runpy, sys
-for command in ("--help", "--cfg job", "xvar --help", "trainer.epoch=3", "x_var=-1", "-m x_var=1,-1", "x_var=["):
-    sys.argv = ["run.py", *command.split()]
-    try:
-        runpy.run_path("run.py", run_name="__main__")
-    except SystemExit:
-        pass
-    slow = {"torch", "torchvision", "pandas", "matplotlib", "plotly", "jinja2", "numpy"} & set(sys.modules)
-    assert not slow, (command, slow)
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    found = dict(zip(COMPLETIONS, done.stdout.splitlines(), strict=True))
+    for line, expected in COMPLETIONS.items():
+        assert set(found[line].split()) - {"label_placement"} == expected - {"label_placement"}, line

@@ -33,6 +33,7 @@ SCORES = {
     "sample_accuracy": 0.95,
     "sample_coverage": 0.9,
 }
+MEASURED = {"expost_gaussian_ffd": 2.6, "expost_mixture_ffd": 2.55, "probe_accuracy": 0.3, "probe_chance": 0.1}
 DEAD = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
 HOLE = {"reconstruction_ffd": 0.5, "sample_coverage": 0.1}
 
@@ -135,6 +136,7 @@ def test_strays_are_not_picked_up_and_other_reports_stay_as_they_are(tmp_path: P
     assert "(trial/report.md)" in (tmp_path / "reports" / "index.md").read_text()
 
 
+@pytest.mark.usefixtures("plain")
 def test_files_of_an_earlier_report_go_away(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]})
     collected(tmp_path)
@@ -341,7 +343,7 @@ def test_the_texts_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         own = {"test_sse": sse * (1 + e), "sample_ffd": ffd * (1 - e)} | (
             HOLE if settings["x_var.value"] == 0.01 else {}
         )
-        return row | SCORES | own
+        return row | SCORES | MEASURED | {"probe_accuracy": 0.3 + 0.01 * seed} | own
 
     study = {
         "title": "Decoder variance",
@@ -379,6 +381,7 @@ def test_the_texts_about_rates(tmp_path: Path):
     assert [cell.name for cell in about] == ["the reference", "lr 0.001"]  # the figures show what the answer names
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_sweep_ends_with_the_answer_and_at_most_eight_rows(tmp_path: Path):
     fake_report(tmp_path, params={"x_var.value": list(range(1, 11)), "seed": [0, 1]})
     path = build.collect("trial", tmp_path)

@@ -57,7 +57,7 @@ def compare(sweeper: GridSweeper, rows: list[list[str]]) -> None:
 @pytest.mark.parametrize("command", [*(f"{name} seed=3" for name in EXPERIMENTS if name != "death"), *COMMANDS])
 def test_jobs_are_as_hydra_composes_them(command: str) -> None:
     sweeper, rows = jobs(command)
-    compare(sweeper, rows[:4] + rows[-1:])
+    compare(sweeper, [rows[0], rows[-1]])
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_all_jobs_of_all_experiments(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "most"), [("seed=range(500)", 1), ("death", 3), ("xvar seed=range(100)", 1), ("labels", 4)]
+    ("command", "most"), [("seed=range(500)", 1), ("death", 3), ("xvar seed=range(100)", 1), ("labels", 5)]
 )
 def test_hydra_composes_once_per_combination_of_options(
     command: str, most: int, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ import pytest
 from experiments.criteria import Check, Missing, every, is_equivalent, judged, pairs, select, some, within
 from experiments.frame import Report, read
 from experiments.statistics import mean_interval
-from tests.fakes import DATA, fake_report
+from tests.fakes import DATA, SPECTRUM, WITHIN, fake_report
 
 SSE = {0.01: 5.0, 0.1: 10.0, 1.0: 30.0}
 
@@ -89,6 +89,29 @@ def test_runs_are_selected_by_settings_outcomes_and_changes(reports: dict[str, R
     assert list(dead.usable["seed"]) == [0, 1]
     assert list(dead.values("test_sse / 2")) == [15.0, 15.05]
     assert len(dead.values("no_such_column")) == 0
+    assert names(runs="trial", outcomes=["collapsed"]) == [{"x_var.value": 1.0}]  # no other setting has such runs
+
+
+def test_runs_with_a_bug_are_left_out_unless_they_are_asked_for(tmp_path: Path):
+    fake_report(tmp_path, params={"seed": [0, 1]}, points=[{"bug.kind": None}, {"bug.kind": "variance_as_std"}])
+    known = {"trial": read("trial", tmp_path)}
+    (correct,), (buggy,) = (select(known, runs="trial", where=where) for where in ({}, {"bug.kind": "variance_as_std"}))
+    assert [list(cell.runs["bug.kind"].dropna()) for cell in (correct, buggy)] == [[], ["variance_as_std"] * 2]
+
+
+def test_the_closed_form_of_the_bug_is_that_of_the_run(tmp_path: Path):
+    placements = ["both", "encoder", "decoder"]
+    fake_report(tmp_path, params={"label_placement.kind": placements}, fixed={"x_var.value": 0.2, "z_dim.value": 3})
+    cells = select({"trial": read("trial", tmp_path)}, runs="trial")
+    # The three largest components: 2s² - (1 + 2r)s + 1 = 0 with r = sqrt(l/t). The others have only their error.
+    for cell, spectrum in zip(cells[:2], (WITHIN, SPECTRUM), strict=True):
+        r = [math.sqrt(v / 0.2) for v in spectrum[:3]]
+        s = [((1 + 2 * a) - math.sqrt((1 + 2 * a) ** 2 - 8)) / 4 for a in r]
+        kl = sum(0.5 * (-math.log(a) - (1 - a) / 2) for a in s)
+        sse = sum(a * math.sqrt(v * 0.2) for a, v in zip(s, spectrum, strict=False)) + sum(spectrum[3:])
+        assert list(cell.values("variance_as_std_kl")) == [pytest.approx(kl)]
+        assert list(cell.values("variance_as_std_sse")) == [pytest.approx(sse)]
+    assert len(cells[2].values("variance_as_std_kl")) == 0  # the label in the decoder only has no simple form
 
 
 @pytest.mark.parametrize(
@@ -132,6 +155,9 @@ def test_pairs(reports: dict[str, Report]):
         ("rate_all", {"condition": "test_sse < 11"}, 0.1, True),
         ("rate_all", {"condition": "test_sse < 10.15"}, 0.1, None),
         ("rate_all", {"condition": "test_sse < 9"}, 0.1, False),
+        ("rate_some", {"outcomes": ["collapsed"]}, 1, True),
+        ("rate_some", {"condition": "test_sse > 10.25 and abs(test_kl - 20) < 1"}, 0.1, True),
+        ("rate_some", {"outcomes": ["dead"]}, 1, False),
         ("rate_mixed", {"outcomes": ["collapsed"]}, 1, True),
         ("rate_mixed", {"outcomes": ["ok"]}, 0.1, None),
         ("rate_mixed", {"outcomes": ["collapsed"]}, 0.1, False),

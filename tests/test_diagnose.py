@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from experiments import diagnose
-from experiments.diagnose import Diagnosis, Hypothesis, Row, Spectrum
+from experiments.hypotheses import SAMPLING, SPECTRA, Diagnosis, Hypothesis, Row, Spectrum, hypotheses, read_spectrum
 from tests.fakes import fake_report
 from vae import bugs
 from vae.config import Dataset
 from vae.data import facts, load
 
-CIFAR = diagnose.read_spectrum("cifar10")
-MNIST = diagnose.read_spectrum("mnist")
+CIFAR = read_spectrum("cifar10")
+MNIST = read_spectrum("mnist")
 SETTINGS = [(10, 0.01), (100, 0.1), (100, 0.05), (100, 0.01), (100, 0.005)]
 PUBLISHED = np.array([(80, 3.0), (11, 2.5), (20, 2.2), (64, 1.0), (85, 0.8)])
 AS_PRINTED = {"pixels": "mean", "latents": "mean", "error": "whole", "range": "01", "batch": "sum"}
@@ -87,8 +87,8 @@ def test_what_is_told_apart_is_not_everything(free: Diagnosis):
 
 
 def test_stated_conventions_leave_the_bugs_open():
-    left = diagnose.hypotheses({"pixels": "sum", "latents": "sum", "error": "half", "range": "01", "batch": "mean"}, 64)
-    assert {h.bug for h in left if (h.pixels, h.latents) == ("sum", "sum")} == {*diagnose.SAMPLING, "batch_error"}
+    left = hypotheses({"pixels": "sum", "latents": "sum", "error": "half", "range": "01", "batch": "mean"}, 64)
+    assert {h.bug for h in left if (h.pixels, h.latents) == ("sum", "sum")} == {*SAMPLING, "batch_error"}
     assert {h.bug for h in left if (h.pixels, h.latents) == ("mean", "sum")} == {"mean_error"}
     assert {h.bug for h in left if (h.pixels, h.latents) == ("sum", "mean")} == {"mean_kl"}
     assert {h.error for h in left} == {"half"}
@@ -126,7 +126,7 @@ def test_hypotheses_that_cannot_be_told_apart_are_listed(capsys: pytest.CaptureF
 @pytest.mark.parametrize("bug", ["correct", "variance_as_std"])
 def test_a_run_is_diagnosed_from_its_training_values(bug: str, objective: str, tmp_path: Path, capsys):
     """Values of the closed form at an effective x_var of 0.1, written as a run's metrics."""
-    found = bugs.optimum(bug, bugs.Loss(diagnose.read_spectrum("mnist_5k").eigenvalues_within, 0.1, 100))
+    found = bugs.optimum(bug, bugs.Loss(read_spectrum("mnist_5k").eigenvalues_within, 0.1, 100))
 
     def change(_: dict, row: dict) -> dict:
         return row | {"train_kl": found.kl, "train_sse": found.sse, "effective_x_var": 0.1}
@@ -140,7 +140,7 @@ def test_a_run_is_diagnosed_from_its_training_values(bug: str, objective: str, t
 
 
 def test_a_shipped_spectrum_is_that_of_the_images():
-    known, stored = facts(load(Dataset(kind="mnist_5k"))), diagnose.read_spectrum("mnist_5k")
+    known, stored = facts(load(Dataset(kind="mnist_5k"))), read_spectrum("mnist_5k")
     np.testing.assert_allclose(stored.eigenvalues, known.eigenvalues, rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(stored.eigenvalues_within, known.eigenvalues_within, rtol=1e-3, atol=1e-7)
 
@@ -149,11 +149,11 @@ def test_a_shipped_spectrum_is_that_of_the_images():
     ("name", "total", "largest"), [("mnist", 52.7, 5.12), ("cifar10", 188.65, 55.05), ("fashion_mnist", 68.2, 19.8)]
 )
 def test_shipped_spectra_have_the_known_variance(name: str, total: float, largest: float):
-    spectrum = diagnose.read_spectrum(name)
+    spectrum = read_spectrum(name)
     assert spectrum.eigenvalues.sum() == pytest.approx(total, rel=2e-3)
     assert spectrum.eigenvalues[0] == pytest.approx(largest, rel=2e-3)
     assert spectrum.eigenvalues_within.sum() < spectrum.eigenvalues.sum()
-    assert (diagnose.SPECTRA / f"{name}.npz").stat().st_size < 10_000
+    assert (SPECTRA / f"{name}.npz").stat().st_size < 10_000
 
 
 def test_spectra_of_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -93,7 +93,8 @@ from experiments.progress import Progress
 from experiments.runner import execute
 from tests.conftest import tiny_config
 
-runs = plan([tiny_config(x_var__value=value) for value in (0.1, 1.0)])  # on the embedded digits
+data = {"dataset__kind": "mnist", "dataset__root": "data"}
+runs = plan([tiny_config(x_var__value=value, **data) for value in (0.1, 1.0)])
 execute(runs, Progress(2, 1))
 write_manifest(manifest(runs, ["x_var.value"], "xvar"), "outputs")
 print(runs[0].folder.path)

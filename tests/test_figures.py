@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import DATA, fake_history, fake_pictures, fake_report, put, sha256
+from fakes import DATA, fake_arrays, fake_history, fake_pictures, fake_report, put, sha256
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -30,6 +30,8 @@ from experiments.statistics import Interval, mean_interval
 from vae import theory
 from vae.sheet import Sheet
 
+spectrum = importlib.import_module("experiments.report.figures.spectrum")
+strips = importlib.import_module("experiments.report.figures.expost")
 sheets = importlib.import_module("experiments.report.figures.sheets")
 HASH = "d" * 64
 ALL = ["swept", "rate_distortion", "learning", "samples", "reconstructions"]
@@ -112,16 +114,21 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "many words": {"params": {"model.activation": [f"a rather long name of number {i}" for i in range(30)]}},
     "odd names": {"params": {"model.activation": ["$^$", "_x", "漢字\n\\frac{", "%s {0}"], "seed": [0, 1]}},
 }
+ALIKE = ("seeds only", "numbers", "words")  # drawn as others here are
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+@pytest.mark.parametrize(
+    "sweep",
+    [pytest.param(own, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, own in SWEEPS.items()],
+)
 def test_any_sweep_can_be_drawn(tmp_path: Path, canvases: list[Figure], sweep: dict[str, Any]):
     fake_report(tmp_path, pictures=True, **sweep)
     report = read("trial", tmp_path)
     drawn, reasons = figures.all_figures(report)
     assert reasons == {}
-    assert list(drawn) == [f"{name}.png" for name in ALL]
+    with_spectrum = [*ALL[:2], "spectrum", *ALL[2:]] if report.main in spectrum.SWEPT else ALL
+    assert list(drawn) == [f"{name}.png" for name in with_spectrum]
     for figure in [*drawn.values(), joint([report], HASH)]:
         checked(figure)
     for figure in canvases:
@@ -145,11 +152,13 @@ def test_holes_and_missing_files_are_left_out(tmp_path: Path):
     (folders[4] / "pictures.npz").write_bytes(b"no picture")
     (folders[4] / "history.csv").write_text("epoch,train_sse\n1,broken\n")
     drawn, reasons = figures.all_figures(read("trial", tmp_path))
-    assert (list(drawn), reasons) == ([f"{name}.png" for name in ALL], {})
+    assert (list(drawn), reasons) == ([f"{name}.png" for name in [*ALL[:2], "spectrum", *ALL[2:]]], {})
     assert drawn["samples.png"].values["shown"] == 1
     (folders[0] / "history.csv").unlink()
     (folders[0] / "pictures.npz").unlink()
-    assert list(figures.all_figures(read("trial", tmp_path))[0]) == ["swept.png", "rate_distortion.png"]
+    assert list(figures.all_figures(read("trial", tmp_path))[0]) == [
+        f"{name}.png" for name in ("swept", "rate_distortion", "spectrum")
+    ]
 
 
 def test_without_the_closed_form_the_measurements_are_drawn(tmp_path: Path):
@@ -236,17 +245,20 @@ def test_deaths_are_rates_and_say_what_they_leave_out(tmp_path: Path, canvases: 
             return row | {"status": "diverged", "diverged_epoch": 1}
         if lr == 0.003 and seed < 2:
             return row | {"test_kl": 0.0, "test_active_units": 0, "test_sse": 13.1}
-        return row
+        return "an error" if lr == 0.001 and seed == 0 else row
 
     fake_report(tmp_path, params={"trainer.lr": [0.001, 0.003, 0.01, 0.02], "seed": range(5)}, change=change)
     drawn = figures.deaths(read("trial", tmp_path))
-    assert checked(drawn).values["lost"]
+    values = checked(drawn).values
+    assert (values["lost"], values["diverged"]) == (True, True)
     inside(canvases[0])
     (ax,) = canvases[0].axes
-    assert [t.get_text() for t in ax.texts] == ["0 of 5 died", "2 of 5 died", "0 of 4 died, 1 diverged", "5 diverged"]
+    said = ["0 of 4 died, 1 failed", "2 of 5 died", "0 of 4 died, 1 diverged", "5 diverged"]
+    assert [t.get_text() for t in ax.texts] == said
     lines = [c.lines[0] for c in ax.containers if isinstance(c, ErrorbarContainer)]
-    assert [float(line.get_xdata()[0]) for line in lines] == [0, 40, 0]  # type: ignore[index]
-    assert [line.get_markerfacecolor() == "white" for line in lines] == [False, False, True]
+    assert [float(line.get_xdata()[0]) for line in lines] == [0, 40, 20, 100]  # type: ignore[index]
+    assert [line.get_marker() for line in lines] == ["o", "^", "x", "x"]  # a setting that diverges has no "none died"
+    assert [line.get_markerfacecolor() == "white" for line in lines] == [True, False, False, False]
 
 
 def test_deaths_need_some_failure(tmp_path: Path):
@@ -262,6 +274,53 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Fig
     kl, sse = (np.array(ax.lines[0].get_data()) for ax in canvases[0].axes)
     assert np.array_equal(kl, [[1, 2], [2, 3]])
     assert np.array_equal(sse, [[1, 2], [15, 9]])
+
+
+@pytest.mark.parametrize(("placement", "name"), [("both", "_within"), ("none", "")])
+def test_the_spectrum_is_that_of_training_images_next_to_the_closed_form(
+    tmp_path: Path, canvases: list[Figure], placement: str, name: str
+):
+    """Means over seeds of the sorted KL, and ½·ln(l/t) for each eigenvalue l above t."""
+    kl = {0: [0.5, 2.0, 0.0], 1: [1.0, 0.2, 3.0]}
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return died(settings, row) | {"train_kl_per_dim": kl[settings["seed"]]}
+
+    params = {"x_var.value": [1, 0.1], "seed": [0, 1]}
+    fake_report(tmp_path, params=params, change=change, fixed={"label_placement.kind": placement})
+    drawn = checked(figures.spectrum(read("trial", tmp_path)))
+    assert drawn.values["died"]
+    first, second = ({line.get_linestyle(): np.array(line.get_data()) for line in ax.lines} for ax in canvases[0].axes)
+    assert first["-"][1] == pytest.approx([2.0, 0.5, 0.0])  # seed 1 of x_var 1 collapsed
+    assert second["-"].tolist() == [[1, 2, 3], pytest.approx([2.5, 0.75, 0.1])]
+    for t, lines in ((1.0, first), (0.1, second)):
+        expected = [0.5 * math.log(v / t) for v in DATA[f"eigenvalues{name}"][:10] if v > t]
+        assert lines["--" if name else ":"][1] == pytest.approx(expected)
+        assert lines["-."][1] == pytest.approx([0.005025] * 2, rel=1e-3)  # -½·ln 0.99
+
+
+def test_strips_of_the_prior_the_fit_and_reconstructions_are_those_of_the_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1]})
+    rng = np.random.default_rng(0)
+    names = ("inputs", "reconstructions", "prior", "gaussian", "mixture")
+    stored = {name: rng.integers(0, 256, (10, 1, 8, 8), dtype=np.uint8) for name in names}
+    fake_arrays(folders[1], "expost", stored)
+    tiles: list[np.ndarray] = []
+    monkeypatch.setattr(strips, "tiled", lambda images, scale: tiles.append(images) or sheets.tiled(images, scale))
+    drawn = checked(figures.expost(read("trial", tmp_path)))
+    assert (drawn.values["shown"], drawn.values["total"]) == (1, 2)
+    shown = [tile[0] for tile in tiles]
+    expected = [stored[name][i : i + 5] for name in ("prior", "gaussian", "reconstructions") for i in (0, 5)]
+    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=True))
+
+
+@pytest.mark.parametrize(("n", "shape"), [(10, (3, 32, 32)), (10, (3, 64, 48)), (10, (1, 300, 300)), (1, (1, 8, 8))])
+def test_strips_of_any_images(tmp_path: Path, n: int, shape: tuple[int, int, int]):
+    for folder in fake_report(tmp_path, params={"model.activation": [f"a rather long name {i}" for i in range(9)]}):
+        fake_arrays(folder, "expost", dict.fromkeys(strips.GROUPS, np.zeros((n, *shape), np.uint8)))
+    checked(figures.expost(read("trial", tmp_path)))
 
 
 # ---------------------------------------------------------------------------------------------- subsets

@@ -35,8 +35,10 @@ OPTIONS = sorted({option for group in GROUPS for option in cli.options(group)})
 
 numbers = st.one_of(
     st.integers(-3, 40).map(str),
-    st.sampled_from(["0.1", "1e-3", "1e300", "-0.0", "nan", "inf", "-inf", str(2**63), str(2**70), "1_0", "0x1", ".5"]),
-    st.floats().map(repr),
+    st.sampled_from(
+        ["0.1", "1e-3", "1e300", "5e-324", "-0.0", "nan", "inf", "-inf", str(2**63), str(2**70), "1_0", "0x1", ".5"]
+    ),
+    st.floats(allow_subnormal=False).map(repr),  # these cannot be drawn after torch.set_flush_denormal
 )
 words = st.sampled_from(
     [*OPTIONS, "null", "true", "false", "abc", "", "../x", "a/b", "/proc/x", ".", "$^$", "é", "???", "${seed}", "${x}"]
@@ -119,7 +121,7 @@ COMMON |= {"suppress_health_check": [HealthCheck.function_scoped_fixture, Health
 @example(["seed=range(0,1000000000000)"], ["-m"])
 @example(["x_var=[0.1]"], [])
 @given(arguments, flags)
-@settings(max_examples=60, **COMMON)
+@settings(max_examples=40, **COMMON)
 def test_some_command_lines(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: list[str], flags: list[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """Which jobs a sweep has, and what its report is called: composed as the command line would, nothing is trained."""
 
+import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +49,7 @@ class Sweep:
 
     @property
     def configs(self) -> list[Settings]:
-        return [cli.typed(self.sweeper.compose(row)) for row in self.rows]
+        return [self.sweeper.compose.settings(row) for row in self.rows]
 
     @property
     def name(self) -> str:
@@ -61,20 +61,26 @@ class Sweep:
         return [tuple(row[name] for name in names) for row in rows]
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Callable[[str], Sweep]:
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment/tiny.yaml").write_text(TINY)
-    (tmp_path / "experiment/points.yaml").write_text(POINTS)
-    cli.register_schema()
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sweep]:
+    """Makes the sweep of a command line; those of one experiment share a sweeper, as composing takes time."""
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    (folder / "experiment/tiny.yaml").write_text(TINY)
+    (folder / "experiment/points.yaml").write_text(POINTS)
 
-    def compose(*command: str) -> Sweep:
-        arguments = cli.rewrite([*command, f"hydra.searchpath=['file://{tmp_path}']"])
-        sweeper, task = composed(arguments)
+    @functools.cache
+    def sweeper_of(experiment: str | None) -> GridSweeper:
+        sweeper, _ = composed([*filter(None, [experiment]), f"hydra.searchpath=['file://{folder}']"])
         assert isinstance(sweeper, GridSweeper)
-        return Sweep(sweeper, task)
+        return sweeper
 
-    return lambda command: compose(*command.split())
+    def made(command: str) -> Sweep:
+        arguments = cli.rewrite(command.split())
+        named = [argument for argument in arguments if argument.startswith("experiment=")]
+        return Sweep(sweeper_of(*named or [None]), arguments)
+
+    return made
 
 
 X_VAR_SEED = [(1.0, 0), (1.0, 1), (0.1, 0), (0.1, 1)]

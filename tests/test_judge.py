@@ -293,7 +293,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(digits: ImageData, tmp_p
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 4), (3, 8), (3, 32), (1, 33), (3, 256)])
-def test_every_shape_of_image(channels: int, size: int, tmp_path: Path) -> None:
+def test_every_shape_of_image(channels: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MIN_STEPS", 50)
     data = noise_data(channels, size, n_train=360)
     made = Judge.of(data, tmp_path)
     assert made.test_accuracy is not None

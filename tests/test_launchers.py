@@ -6,14 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.evaluate import read_metrics
 from experiments.settings import read_settings
 from experiments.store import all_runs
+from tests.datasets import noise
 
 ROOT = Path(__file__).parent.parent
-SWEEP = ["-m", "seed=0,1", "trainer.epochs=1", "model.hidden=[8]", "z_dim=2", "trainer.batch_size=1000"]
+SWEEP = ["-m", "seed=0,1", "trainer.epochs=1", "model.hidden=[8]", "z_dim=2", "trainer.batch_size=50"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,13 +29,26 @@ def results(output_dir: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The setting that names a few small pictures."""
+    path = tmp_path_factory.mktemp("data") / "noise.npz"
+    y = np.arange(200) % 2
+    np.savez(path, x_train=noise(0, 200, 8, 8), x_test=noise(1, 200, 8, 8), y_train=y, y_test=y)
+    return f"dataset={path}"
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory, data: str) -> Path:
     """A finished quiet sweep of two runs; a callback wrote `record` beside it, and `printed` is what it said."""
     output_dir = tmp_path_factory.mktemp("stacked") / "outputs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECORD", str(output_dir.parent / "record"))
         done = run(
-            *SWEEP, f"output_dir={output_dir}", "quiet=true", "+hydra.callbacks.record._target_=tests.recorder.Recorder"
+            *SWEEP,
+            data,
+            f"output_dir={output_dir}",
+            "quiet=true",
+            "+hydra.callbacks.record._target_=tests.recorder.Recorder",
         )
     assert done.returncode == 0, done.stderr
     (output_dir.parent / "printed").write_text(done.stdout + done.stderr)
@@ -77,11 +92,11 @@ LAUNCHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_other_launchers_train_the_same_runs(stacked: Path, tmp_path: Path, name: str):
+def test_other_launchers_train_the_same_runs(stacked: Path, data: str, tmp_path: Path, name: str):
     package, extra = LAUNCHERS[name]
     if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
         pytest.skip(f"the extra for hydra/launcher={name} is not installed")
-    done = run(*SWEEP, f"output_dir={tmp_path}", f"hydra/launcher={name}", *extra, "trainer.threads=1")
+    done = run(*SWEEP, data, f"output_dir={tmp_path}", f"hydra/launcher={name}", *extra, "trainer.threads=1")
     assert done.returncode == 0, done.stderr
     ours, theirs = results(stacked), results(tmp_path)
     assert ours.keys() == theirs.keys()

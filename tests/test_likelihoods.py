@@ -56,7 +56,7 @@ REFERENCE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("x_var", ["fixed", "learned", "per_pixel"])
 @pytest.mark.parametrize("kind", REFERENCE)
 def test_log_prob_is_that_of_torch_distributions(kind: str, x_var: str):
-    likelihood = likelihood_of({"kind": kind, "x_var": x_var, "value": 0.03}).double()
+    likelihood: Any = likelihood_of({"kind": kind, "x_var": x_var, "value": 0.03}).double()
     x, location = levels(), torch.rand(SHAPE).double()
     if x_var == "per_pixel":
         raw = torch.randn(SHAPE).double() - 3
@@ -183,9 +183,9 @@ def test_outputs_by_their_formulas(kind: str, signed: bool):
     assert expected.keys() == likelihoods.OUTPUTS.keys()
     for output, location in expected.items():
         spec = {"kind": kind, "output": output, "signed": signed}
-        one = likelihood_of({**spec, "x_var": "fixed", "value": 0.1})
+        one: Any = likelihood_of({**spec, "x_var": "fixed", "value": 0.1})
         torch.testing.assert_close(one.location(h), location)
-        two = likelihood_of({**spec, "x_var": "per_pixel"})
+        two: Any = likelihood_of({**spec, "x_var": "per_pixel"})
         parameters = torch.cat([h, torch.randn_like(h)], dim=1)
         torch.testing.assert_close(two.location(parameters), location)
         x = torch.rand(1, 1, 5, 5)

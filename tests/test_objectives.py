@@ -20,15 +20,14 @@ from vae.objectives import (
     Capacity,
     Iwae,
     Mmd,
-    Terms,
     beta_schedule,
     effective_x_var,
     elbo,
     objective_of,
     per_dim,
-    squared_error,
 )
 from vae.priors import Mixture, Prior, Standard
+from vae.terms import Terms, squared_error
 
 B, K, SHAPE = 5, 3, (2, 3, 2)
 

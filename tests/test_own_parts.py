@@ -202,3 +202,10 @@ def test_an_edited_part_is_another_run(configs: Configs, own: dict[str, Any], tm
 def test_columns_ask_for_the_families_of_their_metrics():
     assert requested(["test_sse", "test_nll"])[-1] == "nll"
     assert "nll" not in requested(["test_sse", "unknown"])
+
+
+def test_a_family_on_request_is_asked_for_by_its_name():
+    assert requested([], ["probe"])[-1] == "probe"
+    assert "probe" not in requested([])
+    with pytest.raises(ConfigError, match="metrics=prob: no such family; allowed: generation"):
+        requested([], ["prob"])

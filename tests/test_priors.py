@@ -14,8 +14,8 @@ from tests.conftest import tiny_config
 from vae import priors
 from vae.likelihoods import Gaussian
 from vae.model import VAE, build, resolve
-from vae.objectives import Terms
 from vae.priors import Mixture, Prior, Standard, Vamp, exact_kl, gaussian_kl, gaussian_log_prob, prior_of
+from vae.terms import Terms
 
 MANY = 200_000
 IMAGE = (2, 3, 4)

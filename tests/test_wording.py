@@ -5,7 +5,19 @@ import math
 import pytest
 
 from experiments.statistics import Interval
-from experiments.wording import described, escape, interval, labelled, listed, number, rate, short, signed, words
+from experiments.wording import (
+    described,
+    escape,
+    interval,
+    labelled,
+    listed,
+    number,
+    percentage,
+    rate,
+    short,
+    signed,
+    words,
+)
 
 
 def around(mean: float, half: float, n: int = 5) -> Interval:
@@ -64,6 +76,7 @@ def test_signs_rates_and_lists():
     assert signed(around(0.31, 0.02)) == "+0.310 ± 0.020"
     assert signed(around(-0.31, 0.02)) == "-0.310 ± 0.020"
     assert signed(around(0.0, 0.0)) == "0"
+    assert percentage(around(0.9642, 0.0081)) == "96.42 ± 0.81 %"
     assert rate(Interval(0.15, 0.05, 0.36, 20)) == "3 of 20 (5–36 %)"
     assert listed([]) == ""
     assert listed(["a"]) == "a"

@@ -8,8 +8,9 @@ t = b/(2a). A component of variance l has loading w, posterior mean v·c of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -116,11 +117,29 @@ def broadcast_error(loss: Loss) -> BuggyOptimum:
 def no_noise(loss: Loss) -> BuggyOptimum:
     """z = mu has no optimum: mu shrinks without bound while the decoder's weights grow. This is the limit.
 
-    KL tends to 0, and the error to that of principal component analysis with k components.
+    The KL tends to 0, and the error with z = mu, which the code prints, to that of principal component analysis with k
+    components. With z sampled from N(mu, exp(logvar)), the posterior that the KL is computed for, the error grows
+    without bound.
     """
     spectrum = np.sort(np.maximum(np.asarray(loss.eigenvalues, dtype=np.float64), 0.0))[::-1]
-    sse = float(spectrum[loss.z_dim :].sum())
-    return BuggyOptimum(0.0, sse, 0.0, sse)
+    return BuggyOptimum(0.0, np.inf, 0.0, float(spectrum[loss.z_dim :].sum()))
+
+
+def prediction(
+    bug: str, eigenvalues: ArrayLike, eigenvalues_within: ArrayLike, label_placement: str, loss: Mapping[str, Any]
+) -> tuple[BuggyOptimum, BuggyOptimum]:
+    """The closed form of a VAE with this bug for a label placement, as the pair that `theory.prediction` explains.
+
+    Args:
+        eigenvalues, eigenvalues_within: shape (D,), as for `theory.prediction`.
+        loss: the other arguments of `Loss`.
+
+    Raises:
+        ValueError: as `optimum`, or for an unknown label_placement.
+    """
+    between = max(0.0, float(np.sum(eigenvalues) - np.sum(eigenvalues_within)))
+    within = optimum(bug, Loss(eigenvalues_within, between=between, **loss))
+    return theory.bracket(label_placement, within, optimum(bug, Loss(eigenvalues, **loss)))
 
 
 def _correct(loss: Loss, t: float, print_kl: float = 1.0, print_sse: float = 1.0) -> BuggyOptimum:

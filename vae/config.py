@@ -247,6 +247,18 @@ class Objective:
     )
 
 
+BUGS = ("variance_as_std", "half_kl", "double_kl", "mean_error", "mean_kl", "broadcast_error", "no_noise")
+
+
+@dataclass
+class Bug:
+    kind: str = setting(
+        "none",
+        "a classic bug that the code has on purpose, to see what it does; see docs/parts.md",
+        choices=("none", *BUGS),
+    )
+
+
 @dataclass
 class Trainer:
     epochs: int = setting(50, "number of passes over the training images", unit="epochs", ge=1)
@@ -285,6 +297,7 @@ class Config:
     likelihood: Likelihood = field(default_factory=Likelihood)
     prior: Prior = field(default_factory=Prior)
     objective: Objective = field(default_factory=Objective)
+    bug: Bug = field(default_factory=Bug)
     optimizer: dict[str, Any] = setting({"kind": "Adam"}, "a class of torch.optim, with its arguments")
     trainer: Trainer = field(default_factory=Trainer)
     seed: int = setting(0, "seed of all random generators of the run", ge=0, le=2**63 - 1)
@@ -335,6 +348,7 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(
             f"model.output={config.model.output}: likelihood={likelihood} has its own last step; allowed: identity"
         )
+    _check_bug(config)
     warm = config.trainer.warmup_epochs
     if (config.trainer.lr_schedule == "warmup_cosine") != (warm is not None):
         raise ConfigError(
@@ -345,6 +359,26 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(
             f"trainer.warmup_epochs={warm:g}: out of range; allowed: less than trainer.epochs={config.trainer.epochs}"
         )
+
+
+# The objectives in which a bug can be made; any for the two that are not listed.
+BUGGY_OBJECTIVES = {
+    "half_kl": ("elbo", "per_dim", "mmd", "capacity"),
+    "double_kl": ("elbo", "per_dim", "mmd", "capacity"),
+    "mean_error": ("elbo", "per_dim"),
+    "mean_kl": ("elbo", "per_dim"),
+    "broadcast_error": ("elbo", "per_dim", "beta_tc", "mmd", "capacity"),
+}
+SQUARED_ERROR_BUGS = ("mean_error", "mean_kl", "broadcast_error")
+
+
+def _check_bug(config: Config) -> None:
+    bug, objective = config.bug.kind, config.objective.kind
+    allowed = BUGGY_OBJECTIVES.get(bug, (objective,))
+    if objective not in allowed:
+        raise ConfigError(f"bug={bug}: cannot be made in objective={objective}; allowed there: {', '.join(allowed)}")
+    if bug in SQUARED_ERROR_BUGS and (config.likelihood.kind != "gaussian" or config.x_var.kind != "fixed"):
+        raise ConfigError(f"bug={bug}: is about a squared error; allowed: likelihood=gaussian with x_var=fixed")
 
 
 def own_parts(config: Config) -> dict[str, Mapping[str, Any]]:

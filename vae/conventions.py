@@ -7,6 +7,9 @@ import math
 STUDY_BATCH = 128  # the batch over which study B sums its losses
 ACTIVE_VARIANCE = 0.01  # a unit is active if Var over x of its mu exceeds this (Burda et al. 2016, section 5.2)
 
+# The KL of a unit at that threshold if its z are N(0, 1) over all x, so that its posterior variance is 1 - Var mu.
+ACTIVE_KL = -0.5 * math.log(1 - ACTIVE_VARIANCE)  # nats
+
 
 def study_columns(sse: float, kl: float, input_dim: float, z_dim: float) -> dict[str, float]:
     """The two studies' own columns.

@@ -49,7 +49,7 @@ def samples(model: TrainedVAE) -> Sheet:
 
 def reconstructions(model: TrainedVAE, data: ImageData) -> Sheet:
     """At most 20 held-out images, evenly over the classes, above their reconstructions from z = mu."""
-    picked = _spread(data.test_y, 2 * N_COLUMNS)
+    picked = spread(data.test_y, 2 * N_COLUMNS)
     x = data.test_x[picked]  # (n, C, H, W) uint8
     pairs = np.stack([x.numpy(), levels(model.reconstruct(x, data.test_y[picked]))])  # (2, n, C, H, W)
     if len(picked) == 2 * N_COLUMNS:
@@ -57,7 +57,7 @@ def reconstructions(model: TrainedVAE, data: ImageData) -> Sheet:
     return Sheet(pairs, ["input", "output"] * (len(pairs) // 2))
 
 
-def _spread(y: Tensor, n: int) -> Tensor:
+def spread(y: Tensor, n: int) -> Tensor:
     """Indices of at most n images, evenly spread over the classes and in their order."""
     by_class = torch.argsort(y, stable=True)
     n = min(n, len(by_class))
@@ -82,7 +82,7 @@ def traversals(model: TrainedVAE, data: ImageData) -> Sheet:
     active = mu.var(dim=0, correction=0) > ACTIVE_VARIANCE  # (k,)
     order = sorted(range(len(kl)), key=lambda i: (not active[i], -kl[i].item()))
     shown = order[: min(ROWS, max(1, int(active.sum())))]
-    some = _spread(data.test_y, 5)
+    some = spread(data.test_y, 5)
     at = some[len(some) // 4, None]  # (1,): well inside a class, where classes come sorted
     x, y = data.test_x[at].float() / 255, data.test_y[at]  # (1, C, H, W), (1,)
     z = mu[at].repeat(len(shown), len(TRAVERSED), 1)  # (R, T, k)
@@ -170,7 +170,7 @@ def latents(model: TrainedVAE, data: ImageData) -> Scatter:
         raise ValueError("z_dim is 1; a plane needs 2")
     mu, kl = posteriors(model, data)
     i, j = sorted(torch.argsort(kl, descending=True, stable=True)[:2].tolist())
-    picked = _spread(data.test_y, SCATTERED)
+    picked = spread(data.test_y, SCATTERED)
     # Shuffled, because points drawn class by class would hide those of the first classes.
     picked = picked[torch.randperm(len(picked), generator=torch.Generator().manual_seed(0))]
     which = "" if model.arch.z_dim == 2 else f", the two of {model.arch.z_dim} dimensions with the largest KL"
@@ -192,7 +192,7 @@ def styles(model: TrainedVAE, data: ImageData) -> Sheet:
     """
     if not model.arch.decoder_repeat:
         raise ValueError("the decoder does not receive the label, so there are no classes to draw")
-    picked = _spread(data.test_y, ROWS)
+    picked = spread(data.test_y, ROWS)
     x, y = data.test_x[picked], data.test_y[picked]
     classes = model.classes[:MAX_ROWS]
     z = model.encode(x, y)[0]  # (R, k)
@@ -240,7 +240,7 @@ def neighbours(model: TrainedVAE, data: ImageData) -> Sheet:
     error, index = nearest(drawn, data.train_x, NEIGHBOURS)
     found = data.train_x[index].float() / 255  # (R, n, C, H, W)
 
-    picked = _spread(data.test_y, COMPARED)
+    picked = spread(data.test_y, COMPARED)
     x, labels = data.test_x[picked], data.test_y[picked]
     groups = {
         "samples": model.sample(labels, seed=1),

@@ -211,58 +211,65 @@ def scores(
     """A run's generation quality.
 
     Args:
-        samples: decoded from z ~ N(0, I), (n, C, H, W) floats with n = judge.n_images.
-        sample_labels: the requested class of each sample, (n,) integers; None for an unconditional model.
+        samples, sample_labels: of z from the prior, as for `sample_scores`.
         reconstructions: of the images `judge.held_out`, (n, C, H, W) floats.
 
     Returns:
-        sample_accuracy: share of samples that the judge assigns to their class; real images reach
-            `judge.test_accuracy`. None without labels, or if the judge is untrained.
-        sample_ffd, reconstruction_ffd: feature Fréchet distance to the held-out images. It is 0 for perfect
-            reconstructions, and `real_ffd` for perfect samples.
-        real_ffd: from as many training images that the judge was not trained on to the held-out images.
-        sample_density, sample_coverage: see `density_coverage`; real images have about 1 and 0.97.
-        sample_sharpness, reconstruction_sharpness, real_sharpness: see `sharpness`. Below the real one: blurred; above
-            it: noisy.
-
-        All are None if any pixel is not finite, or if the dataset is too small (n_images <= K_NEIGHBOURS).
+        `sample_scores` as sample_...; reconstruction_ffd, 0 for perfect reconstructions; real_ffd, the distance from as
+        many training images that the judge was not trained on to the held-out images; reconstruction_sharpness and
+        real_sharpness. All are None where those of the samples are, or if a reconstruction is not finite.
     """
-    n = judge.n_images
-    assert len(samples) == len(reconstructions) == n, (len(samples), len(reconstructions), n)
-    if n <= K_NEIGHBOURS or not (samples.isfinite().all() and reconstructions.isfinite().all()):
+    assert len(reconstructions) == judge.n_images, (len(reconstructions), judge.n_images)
+    of_samples = sample_scores(judge, samples, sample_labels)
+    if of_samples["ffd"] is None or not reconstructions.isfinite().all():
         return dict.fromkeys(SCORES)
-
-    real = judge.real
-    samples, reconstructions = _unit(samples), _unit(reconstructions)
-    features = judge.features(samples)  # (n, F)
-    density, coverage = density_coverage(real.features, real.radii, features)
-    accuracy = None
-    if sample_labels is not None and judge.test_accuracy is not None:
-        accuracy = _share(judge.classes_of(features), sample_labels)
+    real, reconstructions = judge.real, _unit(reconstructions)
     return {
-        "sample_accuracy": accuracy,
-        "sample_ffd": frechet_distance(real.mean, real.cov, *_moments(features)),
+        **{f"sample_{name}": value for name, value in of_samples.items()},
         "reconstruction_ffd": frechet_distance(real.mean, real.cov, *_moments(judge.features(reconstructions))),
         "real_ffd": real.ffd,
-        "sample_density": density,
-        "sample_coverage": coverage,
-        "sample_sharpness": sharpness(samples),
         "reconstruction_sharpness": sharpness(reconstructions),
         "real_sharpness": real.sharpness,
     }
 
 
-SCORES = (
-    "sample_accuracy",
-    "sample_ffd",
-    "reconstruction_ffd",
-    "real_ffd",
-    "sample_density",
-    "sample_coverage",
-    "sample_sharpness",
-    "reconstruction_sharpness",
-    "real_sharpness",
-)
+def sample_scores(judge: Judge, samples: Tensor, labels: Tensor | None) -> dict[str, float | None]:
+    """The quality of decoded z, whatever distribution they come from.
+
+    Args:
+        samples: (n, C, H, W) floats with n = judge.n_images.
+        labels: the requested class of each sample, (n,) integers; None for an unconditional model.
+
+    Returns:
+        accuracy: share of samples that the judge assigns to their class; real images reach `judge.test_accuracy`. None
+            without labels, or if the judge is untrained.
+        ffd: feature Frechet distance to the held-out images; `real_ffd` for perfect samples.
+        density, coverage: see `density_coverage`; real images have about 1 and 0.97.
+        sharpness: see `sharpness`. Below the real one: blurred; above it: noisy.
+        All are None if any pixel is not finite, or if the dataset is too small (n_images <= K_NEIGHBOURS).
+    """
+    n = judge.n_images
+    assert len(samples) == n, (len(samples), n)
+    if n <= K_NEIGHBOURS or not samples.isfinite().all():
+        return dict.fromkeys(SAMPLE_SCORES)
+    real, samples = judge.real, _unit(samples)
+    features = judge.features(samples)  # (n, F)
+    density, coverage = density_coverage(real.features, real.radii, features)
+    accuracy = None
+    if labels is not None and judge.test_accuracy is not None:
+        accuracy = _share(judge.classes_of(features), labels)
+    return {
+        "accuracy": accuracy,
+        "ffd": frechet_distance(real.mean, real.cov, *_moments(features)),
+        "density": density,
+        "coverage": coverage,
+        "sharpness": sharpness(samples),
+    }
+
+
+SAMPLE_SCORES = ("accuracy", "ffd", "density", "coverage", "sharpness")
+OTHER_SCORES = ("reconstruction_ffd", "real_ffd", "reconstruction_sharpness", "real_sharpness")
+SCORES = (*(f"sample_{name}" for name in SAMPLE_SCORES), *OTHER_SCORES)
 
 
 # --- Formulas

@@ -17,9 +17,10 @@ from vae import parts
 from vae.config import Config, ConfigError, own_parts
 from vae.likelihoods import likelihood_of
 from vae.networks import DECODERS, ENCODERS
-from vae.objectives import Objective, Terms, objective_of
+from vae.objectives import objective_of
 from vae.priors import prior_of
 from vae.seeding import seed_of
+from vae.terms import Objective, Terms
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Architecture:
         encoder_repeat, decoder_repeat: repeats of the one-hot label for the network; 0 if it receives no label.
         pixels: `signed` if an image x enters the encoder as 2x - 1.
         logvar_max: upper bound of the encoder's logvar.
+        bug: the bug that the model was trained with on purpose. With `variance_as_std`, q(z|x, y) has the variance
+            exp(2·logvar), because this is what z was drawn with.
     """
 
     image_shape: tuple[int, int, int]  # C, H, W
@@ -47,6 +50,7 @@ class Architecture:
     prior: Mapping[str, Any] = field(default_factory=lambda: {"kind": "standard"})
     pixels: str | None = None
     logvar_max: float | None = None
+    bug: str = "none"
 
     @property
     def input_dim(self) -> int:
@@ -121,7 +125,9 @@ class VAE(nn.Module):
     def _posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         out = self.encoder(2 * x - 1 if self.arch.pixels == "signed" else x, label)  # (B, 2k)
         mu, logvar = out.float().chunk(2, dim=1)
-        return mu, logvar if self.arch.logvar_max is None else logvar.clamp(max=self.arch.logvar_max)
+        if self.arch.logvar_max is not None:
+            logvar = logvar.clamp(max=self.arch.logvar_max)
+        return mu, 2 * logvar if self.arch.bug == "variance_as_std" else logvar
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """The parameters of p(x|z, y): (B, k), (B,) -> (B, p·C, H, W)."""
@@ -138,6 +144,10 @@ class VAE(nn.Module):
         if getattr(objective, "draws_prior", False):
             shapes |= {"prior": ("normal", (n_images, z_dim)), "chance": ("uniform", (n_images,))}
         return shapes
+
+    def noise_in_training(self, noise: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The random numbers as the training code uses them: with the bug `no_noise`, z = mu."""
+        return {**noise, "z": torch.zeros_like(noise["z"])} if self.arch.bug == "no_noise" else noise
 
     def terms(self, x: Tensor, y: Tensor, noise: Mapping[str, Tensor], beta: Tensor, progress: Tensor) -> Terms:
         """The terms of the objective for a batch.
@@ -164,7 +174,7 @@ class VAE(nn.Module):
         Args:
             schedule: beta and the share of the training that is done, (2,).
         """
-        terms = self.terms(x, y, noise, schedule[0], schedule[1])
+        terms = self.terms(x, y, self.noise_in_training(noise), schedule[0], schedule[1])
         loss = objective(terms)
         with torch.no_grad():  # the other two are only recorded
             sse, kl = terms.sse.mean(), terms.kl.mean()
@@ -284,6 +294,7 @@ def resolve(
         prior=_given(kind=config.prior.kind, components=config.prior.components, part=config.prior.part),
         pixels=m.pixels,
         logvar_max=m.logvar_max,
+        bug=config.bug.kind,
     )
 
 

@@ -8,83 +8,13 @@ image (1 by default). If `draws_prior` is true, the noise of the terms also cont
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
-from vae import parts
+from vae import buggy, parts
 from vae.config import Beta, Config
-from vae.likelihoods import Likelihood
-from vae.priors import Prior, exact_kl, gaussian_log_prob
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What an objective is computed from, for B images with S samples of z each.
-
-    Attributes:
-        x: pixels in [0, 1], (B, C, H, W).
-        parameters: of p(x|z, y), (S, B, p·C, H, W).
-        likelihood: p(x|z, y).
-        log_px: ln p(x|z, y), (S, B) nats.
-        mu, logvar: of q(z|x, y), (B, k) each.
-        z: samples from it, (S, B, k).
-        prior: p(z).
-        beta: weight of the KL at this step, a number.
-        progress: share of the training that is done, from 0 to 1.
-        noise: random numbers of this step. With `draws_prior`, they include `prior` (B, k), standard normal, and
-            `chance` (B,), uniform.
-    """
-
-    x: Tensor
-    parameters: Tensor
-    likelihood: Likelihood
-    log_px: Tensor
-    mu: Tensor
-    logvar: Tensor
-    z: Tensor
-    prior: Prior
-    beta: Tensor
-    progress: Tensor
-    noise: Mapping[str, Tensor]
-
-    @cached_property
-    def sse(self) -> Tensor:
-        """||x - x_hat||² of each image with its first z, where x_hat is the mean of p(x|z, y): (B,)."""
-        return squared_error(self.x, self.likelihood.mean(self.parameters[0]))
-
-    @cached_property
-    def log_qz(self) -> Tensor:
-        """ln q(z|x, y), (S, B)."""
-        return gaussian_log_prob(self.z, self.mu, self.logvar)
-
-    @cached_property
-    def log_pz(self) -> Tensor:
-        """ln p(z), (S, B)."""
-        return self.prior.log_prob(self.z.flatten(0, 1)).view(self.z.shape[:2])
-
-    @cached_property
-    def kl(self) -> Tensor:
-        """KL(q(z|x, y) || p(z)) of each image, (B,) nats: in closed form, or else estimated from the samples."""
-        exact = exact_kl(self.prior, self.mu, self.logvar)
-        return (self.log_qz - self.log_pz).mean(dim=0) if exact is None else exact
-
-
-Objective = Callable[[Terms], Tensor]
-
-
-def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    """||x - x_hat||² of each image: (..., C, H, W), (..., C, H, W) -> (...).
-
-    Raises:
-        ValueError: unless the shapes are equal. Broadcasting here is a classic silent bug in the loss of a VAE.
-    """
-    if x.shape != x_hat.shape:
-        raise ValueError(f"x {tuple(x.shape)} and x_hat {tuple(x_hat.shape)} differ in shape")
-    return (x_hat - x).square().flatten(-3).sum(dim=-1)
+from vae.terms import Objective, Terms
 
 
 def elbo(terms: Terms) -> Tensor:
@@ -174,7 +104,7 @@ class Capacity:
 
 
 def objective_of(config: Config, n_train: int) -> Objective:
-    """The objective of a run.
+    """The objective of a run, with its bug, if it has one on purpose.
 
     Args:
         n_train: number of training images.
@@ -182,6 +112,11 @@ def objective_of(config: Config, n_train: int) -> Objective:
     Raises:
         ConfigError: if a part of the user's own cannot be made.
     """
+    objective = _without_bug(config, n_train)
+    return objective if config.bug.kind == "none" else buggy.KINDS[config.bug.kind](objective)
+
+
+def _without_bug(config: Config, n_train: int) -> Objective:
     o = config.objective
     match o.kind:
         case "elbo":
@@ -232,6 +167,8 @@ def beta_schedule(beta: Beta, epochs: int, steps_per_epoch: int) -> np.ndarray:
 
 def effective_x_var(config: Config, x_var: float | None, input_dim: int, z_dim: int) -> float | None:
     """b/(2a) for a loss a·SSE + b·KL: beta·x_var for `elbo`, beta·D/(2k) for `per_dim`, with the final value of beta.
+
+    Of a loss with a bug, it is that of the loss that was meant.
 
     Args:
         x_var: the decoder's, at the end of training; None if it has no such number.

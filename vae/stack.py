@@ -21,7 +21,8 @@ from vae.capture import Captured, CudaGraphs, eagerly
 from vae.config import Config
 from vae.model import Architecture, build
 from vae.networks import Linear
-from vae.objectives import Objective, objective_of
+from vae.objectives import objective_of
+from vae.terms import Objective
 
 # In any network, ln x_var must move by several units while the weights move by hundredths.
 X_VAR_LR_FACTOR = 10.0

@@ -29,9 +29,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)  # eq: a generated comparison would fail on the array
@@ -247,6 +250,15 @@ def prediction(
     else:
         within = held_out(eigenvalues_within, variances_within, t, z_dim)
         unconditional = held_out(eigenvalues, variances, t, z_dim)
+    return bracket(label_placement, within, unconditional)
+
+
+def bracket(label_placement: str, within: T, unconditional: T) -> tuple[T, T]:
+    """Of an optimum within classes and the unconditional one, those that hold for a label placement; see `prediction`.
+
+    Raises:
+        ValueError: for an unknown label_placement.
+    """
     match label_placement:
         case "both":
             return within, within

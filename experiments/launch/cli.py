@@ -108,6 +108,7 @@ def help_table(*names: str) -> str:
     return "\n".join(lines).replace("$", "$$")
 
 
+@functools.cache
 def register_schema() -> None:
     """Gives Hydra the typed schema that conf/config.yaml starts from, and the tables of its help."""
     ConfigStore.instance().store(name="schema", node=Settings)

@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from experiments import advice, frame
-from experiments.findings import Findings, findings, survivors
+from experiments.atlas import atlas
+from experiments.findings import Findings, findings, survivors, without_bugs
 from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.latents import leakage, prior_shares
+from experiments.published import published
 from experiments.purposes import purposes
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
+from experiments.report.dying import why
 from experiments.report.figures import sheets
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
 from experiments.report.figures.search import search as search_figure
-from experiments.report.figures.style import Drawn, Jobs, attempted
+from experiments.report.figures.style import Drawn, attempted
 from experiments.report.figures.tradeoff import tradeoff
+from experiments.report.figures.why import why as why_figure
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
@@ -35,6 +40,7 @@ from vae.metrics import FAMILIES
 
 ROWS_AT_THE_END = 8  # of a sweep, on a terminal
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
+NO_BUG = ("bug.kind", "none")  # goes without saying
 SHARED = ("versions", "device", "device_name", "threads", "host_system")
 
 
@@ -121,26 +127,36 @@ def _replace(folder: Path, files: Mapping[str, bytes | str]) -> None:
 
 def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, Any], dict[str, Drawn]]:
     """The values of the templates, and the figures."""
-    living, found, advised = survivors(report), findings(report), advice.advise(report)
+    living, found, advised = survivors(report), findings(report), advice.advise(without_bugs(report))
+    reasons_to_die = why(report)
     own = all_tables(report, living, found)
     drawn, not_drawn = figures.all_figures(report, _about(report, found, advised))
-    more, reasons = attempted(_more_figures(report, advised, output_dir))
+    jobs = _more_figures(report, advised, output_dir)
+    if reasons_to_die:
+        jobs |= {"why.png": partial(why_figure, reasons_to_die)}
+    more, reasons = attempted(jobs)
     drawn |= more
     not_drawn |= reasons
     headline, compared = own["headline"], compare(report)
+    compared_with_study, shown_bugs = published(report), atlas(report)
     return {
-        "answer": say("sentences.md.j2", "answer", report, found, advised),
+        "answer": say("sentences.md.j2", "answer", report, found, advised, compared_with_study, shown_bugs),
         "findings": found,
+        "why": reasons_to_die,
         "advice": advised,
         "tables": own,
         "families": [f for f in FAMILIES if f in own],
-        "purposes": [] if report.study.get("pick", True) else purposes(living),
+        "purposes": [] if report.study.get("pick", True) else purposes(without_bugs(living)),
         "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
         "constant": headline.constant,
         "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
+        "prior_shares": prior_shares(report),
+        "leakage": leakage(report),
         "mixed": len(living.usable) < len(report.usable),
         "picture": _main_picture(found, advised, drawn),
         "not_drawn": not_drawn,
+        "published": compared_with_study,
+        "atlas": shown_bugs,
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
@@ -149,7 +165,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
     }, drawn
 
 
-def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> Jobs:
+def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Any]:
     """What draws the figures that need the advice or other reports."""
     others = [report]
     for name in reports(output_dir):
@@ -176,7 +192,7 @@ def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) ->
     about = [a.best.cell for a in advised if a.best is not None]
     if found.rates is not None and found.rates_first:
         told = {row.name for row in found.rates.rows if row.against is None or row.prevents or row.causes}
-        about += [cell for cell in report.cells if cell.name in told]
+        return about + [cell for cell in report.cells if cell.name in told]
     for key in found.keys[:1]:
         ends = [end for effect in key.clear[:2] for end in (effect.first, effect.second)]
         here = [c for c in report.cells if all(frame.same(c.settings[k], v) for k, v in key.rest.items())]
@@ -189,6 +205,8 @@ def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapp
     first = found.keys[0].clear[:1] if found.keys else []
     of_samples = any(metric(effect.column).family == "generation" for effect in first)
     wanted = [
+        "atlas.png",
+        "against.png",
         "deaths.png" if found.rates_first else "",
         "samples.png" if of_samples else "",
         "tradeoff.png" if any(a.recommended for a in advised) else "",
@@ -234,7 +252,7 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
     fixed: dict[str, list[str]] = {}
     for key, value in report.manifest["fixed"].items():
         group, _, rest = key.rpartition(".")
-        if key not in ("training_version", "seed", "dataset") and value is not None:
+        if key not in ("training_version", "seed", "dataset") and value is not None and (key, value) != NO_BUG:
             fixed.setdefault(group, []).append(words(value) if rest == "kind" else f"{rest} {words(value)}")
     seeds = sorted(report.runs["seed"].dropna().unique())
     reference = report.cells[0].point if report.keys == [SETTING] else {}

@@ -42,6 +42,10 @@ class Curve:
         kl, sse = theory.held_out_curve(self.eigenvalues, self._fact("test_variances"), ts, self.z_dim)
         return {"kl": kl, "sse": sse}
 
+    def spectrum(self, t: float) -> np.ndarray:
+        """KL of each latent dimension on training images, descending, (k,): ½·ln(l_i/t) where l_i > t, else 0."""
+        return theory.optimum(self.eigenvalues, t, self.z_dim).kl_per_dim
+
     def whole(self) -> dict[str, np.ndarray]:
         """Held-out KL (ascending) and SSE from the collapse to an effective variance of practically 0."""
         top = self.eigenvalues[0]

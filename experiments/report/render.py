@@ -15,7 +15,19 @@ from experiments.progress import duration
 from experiments.statistics import Interval
 from vae.metrics import METRICS, Metric
 
-FILTERS = ("number", "interval", "signed", "rate", "percent", "words", "short", "described", "listed", "escape")
+FILTERS = (
+    "number",
+    "interval",
+    "signed",
+    "rate",
+    "percent",
+    "percentage",
+    "words",
+    "short",
+    "described",
+    "listed",
+    "escape",
+)
 ABSOLUTE = re.compile(r"(?<![\w.:/~<…])(?:/[\w.@+,=~-]+){2,}")
 
 

@@ -10,13 +10,15 @@ import pandas as pd
 
 from experiments.findings import Findings, asked, compare, controls
 from experiments.frame import Cell, Report, same
+from experiments.latents import prior_shares
 from experiments.outcome import OUTCOMES
 from experiments.report.render import metric
 from experiments.search_findings import Search, Trial
 from experiments.statistics import Interval, mean_interval
-from experiments.wording import NONE, escape, interval, number, rate, short, signed, words
+from experiments.wording import NONE, escape, interval, number, percentage, rate, short, signed, words
 from vae.conventions import study_columns
 from vae.metrics import FAMILIES, METRICS
+from vae.metrics.expost import FITS
 
 COLUMNS_ON_PAGE_ONE = 7
 ROWS_ON_PAGE_ONE = 20
@@ -26,9 +28,16 @@ TITLES = {
     "generation": "Generation",
     "posterior": "Posterior and prior",
     "similarity": "Similarity of reconstructions",
+    "expost": "Samples from a fit to the latents",
+    "probe": "Class information in z",
 }
 STUDY_COLUMNS = {"elbo": ("kl_offset", "r_half_sse"), "per_dim": ("kld_loss", "r_loss")}
-STUDY_FIGURES = ("note", *STUDY_COLUMNS["elbo"], *STUDY_COLUMNS["per_dim"])  # the rest of a study's row are settings
+STUDY_FIGURES = (
+    "note",
+    "read_as",
+    *STUDY_COLUMNS["elbo"],
+    *STUDY_COLUMNS["per_dim"],
+)  # the rest of a study's row are settings
 
 
 def shown(value: Any) -> str:
@@ -205,6 +214,22 @@ def of_family(report: Report, living: Report, family: str) -> Table | None:
     return Table(family, title, [*_keys(report, living.cells), *_metrics(living.cells, names)])
 
 
+def prior(report: Report) -> Table | None:
+    """Where samples are measurably worse than reconstructions: how much of that the prior explains."""
+    found = prior_shares(report)
+    columns = [
+        Column("setting", "setting", [own.name for own in found], key=True),
+        Column("sample_ffd", "FFD, prior", [own.prior for own in found]),
+        *(Column(f"expost_{fit}_ffd", f"FFD, {name}", [own.fits[fit] for own in found]) for fit, name in FITS.items()),
+        Column("reconstruction_ffd", "FFD, reconstructions", [own.reconstruction for own in found]),
+        *(
+            Column(f"closed_{fit}", f"explained, {name}", [own.closed[fit] for own in found], percentage)
+            for fit, name in FITS.items()
+        ),
+    ]
+    return Table("prior", "Is the prior to blame?", columns) if found else None
+
+
 def train_test(report: Report, living: Report) -> Table:
     """Training against held-out images, the difference taken within each run, and training against the closed form."""
     cells = living.cells
@@ -301,6 +326,7 @@ def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, 
         changes(report, living),
         failures(report, findings),
         published(report, living),
+        prior(report),
         *(of_family(report, living, family) for family in families),
         train_test(report, living),
     )

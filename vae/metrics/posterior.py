@@ -67,14 +67,22 @@ def posteriors(subject: Subject) -> Posteriors:
 
     from vae.seeding import generator
 
-    images, labels = subject.images("test")
     # Not the first ones: a folder of pictures comes sorted by class.
-    index = torch.randperm(len(images), generator=generator(0, "diagnose images"))[:MAX_IMAGES]  # (M,)
-    parts = [subject.model.encode(images[i], labels[i]) for i in index.split(CHUNK)]
-    mu, logvar = (torch.cat(part).double() for part in zip(*parts, strict=True))  # (M, k) each
+    index = torch.randperm(len(subject.data.test_x), generator=generator(0, "diagnose images"))[:MAX_IMAGES]  # (M,)
+    mu, logvar = encoded(subject, "test", index)  # (M, k) each
     noise = generator(subject.config.seed, "diagnose")
     eps = torch.randn(mu.shape, generator=noise).double()  # (M, k)
     return Posteriors(index, mu, logvar, eps, noise.get_state())
+
+
+def encoded(subject: Subject, split: str, index: Tensor) -> tuple[Tensor, Tensor]:
+    """mu and logvar of some images of a split: indices (M,) -> (M, k) float64 each."""
+    import torch
+
+    images, labels = subject.images(split)
+    parts = [subject.model.encode(images[i], labels[i]) for i in index.split(CHUNK)]
+    mu, logvar = (torch.cat(part).double() for part in zip(*parts, strict=True))
+    return mu, logvar
 
 
 @posterior.computes(

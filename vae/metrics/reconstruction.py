@@ -80,6 +80,25 @@ def columns(subject: Subject) -> dict[str, Any]:
 
 
 @reconstruction.computes(
+    *each_split(
+        Metric(
+            "printed_r", "", "reconstruction error per image as the code with a bug prints it", "", "SSE as printed"
+        ),
+        Metric("printed_kl", "", "KL per image as the code with a bug prints it", "", "KL as printed"),
+    )
+)
+def printed(subject: Subject) -> dict[str, float]:
+    """Of runs with a bug alone."""
+    found = {split: errors(subject, split).printed for split in subject.splits()}
+    return {
+        f"{split}_printed_{name}": value
+        for split, values in found.items()
+        if values is not None
+        for name, value in zip(("r", "kl"), values, strict=True)
+    }
+
+
+@reconstruction.computes(
     Metric("kl_estimate", "", "how the KL is computed: in closed form, or from samples of z", "", "KL computed")
 )
 def kl_estimate(subject: Subject) -> str:
@@ -98,6 +117,7 @@ class Errors:
         kl_is_sampled: whether the KL has no closed form.
         active_units: dimensions with Var mu > conventions.ACTIVE_VARIANCE.
         loss: the run's objective at its final beta.
+        printed: error and KL as a code with a bug prints them; None for a run without one.
     """
 
     sse: float
@@ -108,6 +128,7 @@ class Errors:
     active_units: int
     log_px: float
     loss: float
+    printed: tuple[float, float] | None
 
 
 @shared
@@ -115,6 +136,7 @@ def errors(subject: Subject, split: str) -> Errors:
     """Squared errors, KL, log-likelihood and loss on the images of one split."""
     import torch
 
+    from vae.buggy import Buggy
     from vae.objectives import objective_of
     from vae.priors import Standard, gaussian_kl
     from vae.seeding import generator
@@ -124,8 +146,10 @@ def errors(subject: Subject, split: str) -> Errors:
     noise = generator(subject.config.seed, "evaluate")
     objective = objective_of(subject.config, len(subject.data.train_x))
     beta, done = torch.tensor(subject.config.beta.value), torch.tensor(1.0)
+    no_noise = subject.config.bug.kind == "no_noise"
     standard = isinstance(network.prior, Standard)
-    sums = torch.zeros(5, dtype=torch.float64)  # SSE, SSE at z = mu, KL, ln p(x|z), loss
+    # SSE, SSE at z = mu, KL, ln p(x|z), loss, error and KL as printed
+    sums = torch.zeros(7, dtype=torch.float64)
     kl_per_dim, mu_sum, mu_square_sum = torch.zeros(3, model.arch.z_dim, dtype=torch.float64)  # (k,) each
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         scaled = x.float() / 255  # (B, C, H, W)
@@ -135,14 +159,16 @@ def errors(subject: Subject, split: str) -> Errors:
         }
         terms = network.terms(scaled, y, drawn, beta, done)
         at_mean = (model.decode(terms.mu, y) - scaled).square().flatten(1).sum(dim=1)  # (B,)
-        means = [terms.sse, at_mean, terms.kl, terms.log_px.mean(dim=0), objective(terms).expand(len(x))]
+        trained = network.terms(scaled, y, network.noise_in_training(drawn), beta, done) if no_noise else terms
+        own = objective.printed(trained) if isinstance(objective, Buggy) else (terms.sse, terms.kl)
+        means = [terms.sse, at_mean, terms.kl, terms.log_px.mean(dim=0), objective(trained).expand(len(x)), *own]
         sums += torch.stack([value.double().sum() for value in means])
         if standard:
             kl_per_dim += gaussian_kl(terms.mu, terms.logvar).double().sum(dim=0)
         mu_sum += terms.mu.double().sum(dim=0)
         mu_square_sum += terms.mu.double().square().sum(dim=0)
     variance = mu_square_sum / n_images - (mu_sum / n_images).square()  # (k,)
-    sse, sse_mean, kl, log_px, loss = (sums / n_images).tolist()
+    sse, sse_mean, kl, log_px, loss, *as_printed = (sums / n_images).tolist()
     per_dim = (kl_per_dim / n_images).tolist() if standard else None
     return Errors(
         sse=sse,
@@ -153,4 +179,5 @@ def errors(subject: Subject, split: str) -> Errors:
         active_units=int((variance > conventions.ACTIVE_VARIANCE).sum()),
         log_px=log_px,
         loss=loss,
+        printed=(as_printed[0], as_printed[1]) if isinstance(objective, Buggy) else None,
     )

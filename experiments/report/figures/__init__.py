@@ -6,14 +6,20 @@ from collections.abc import Collection
 from functools import partial
 
 from experiments.frame import Cell, Report
+from experiments.report.figures.against import against
+from experiments.report.figures.atlas import atlas
 from experiments.report.figures.deaths import deaths
+from experiments.report.figures.expost import expost
 from experiments.report.figures.learning import learning
 from experiments.report.figures.rate_distortion import rate_distortion
 from experiments.report.figures.sheets import reconstructions, samples
+from experiments.report.figures.spectrum import spectrum
 from experiments.report.figures.style import Drawn, attempted
 from experiments.report.figures.swept import swept
 
-FIGURES = (deaths, swept, rate_distortion, learning, samples, reconstructions)
+FIGURES = (
+    atlas, against, deaths, swept, rate_distortion, spectrum, learning, samples, reconstructions, expost,
+)  # fmt: skip
 
 
 def all_figures(report: Report, must_show: Collection[Cell] = ()) -> tuple[dict[str, Drawn], dict[str, str]]:

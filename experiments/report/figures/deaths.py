@@ -9,6 +9,7 @@ import matplotlib as mpl
 from experiments.frame import Cell, Report
 from experiments.outcome import JUDGED
 from experiments.report.figures import style
+from experiments.statistics import wilson_interval
 
 ENOUGH = 5  # runs of a setting, to call it a rate
 MAX_ROWS = 24
@@ -17,6 +18,7 @@ KINDS = {
     "none": ("no run died", style.MARKERS[0], style.COLOURS[0]),
     "some": ("some or all runs died", style.MARKERS[1], style.COLOURS[1]),
     "expected": ("died, as the closed form predicts", style.MARKERS[2], "0.5"),
+    "diverged": ("diverged (share of all runs)", "x", style.COLOURS[3]),
 }
 
 
@@ -27,7 +29,7 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
         return None
     shown = style.spread(cells, MAX_ROWS, must_show)
     kinds = set()
-    lost = False
+    lost = hollow = False
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(1.3 + 0.28 * len(shown))
         ax = figure.subplots()
@@ -38,23 +40,35 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
             said += [f"{n} {outcome}" for outcome, n in others.items()]
             ax.annotate(", ".join(said), (1.01, y), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
             lost |= bool(others)
-            if not rate.n:
-                continue
-            kind = ("expected" if cell.empty else "some") if rate.mean > 0 else "none"
-            kinds.add(kind)
-            _, marker, colour = KINDS[kind]
-            ends = [[100 * (rate.mean - rate.low)], [100 * (rate.high - rate.mean)]]
-            ax.errorbar(100 * rate.mean, y, xerr=ends, marker=marker, color=colour, capsize=3,
-                        markerfacecolor="white" if others else colour)  # fmt: skip
+            diverged = cell.count("diverged")
+            marks = [("diverged", wilson_interval(diverged, len(cell.runs)))] if diverged else []
+            if rate.mean > 0:
+                marks.append(("expected" if cell.empty else "some", rate))
+            elif rate.n and not diverged:  # without deaths among the rest, a setting that diverges is still no good one
+                marks.append(("none", rate))
+            for kind, value in marks:
+                kinds.add(kind)
+                _, marker, colour = KINDS[kind]
+                ends = [[100 * (value.mean - value.low)], [100 * (value.high - value.mean)]]
+                open_here = bool(others) and kind != "diverged"
+                hollow |= open_here
+                ax.errorbar(100 * value.mean, y, xerr=ends, marker=marker, color=colour, capsize=3,
+                            markerfacecolor="white" if open_here else colour)  # fmt: skip
         ax.set_yticks(range(len(shown)), [style.wrapped(style.label(cell.settings), 40) for cell in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(-3, 103)
-        ax.set_xlabel("dead or collapsed runs (%)")
+        ax.set_xlabel("runs (%)" if "diverged" in kinds else "dead or collapsed runs (%)")
         handles = [style.handle(name, marker=m, color=c) for kind, (name, m, c) in KINDS.items() if kind in kinds]
-        if lost:
+        if hollow:
             handles.append(
                 style.handle("hollow: some runs have no numbers", marker="o", color="0.5", markerfacecolor="white")
             )
         style.legend(figure, handles)
-        values = {"lost": lost, "expected": "expected" in kinds, "shown": len(shown), "total": len(report.cells)}
+        values = {
+            "lost": lost,
+            "expected": "expected" in kinds,
+            "diverged": "diverged" in kinds,
+            "shown": len(shown),
+            "total": len(report.cells),
+        }
         return style.Drawn(style.rendered(figure), "deaths", values)

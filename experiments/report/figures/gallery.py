@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.report.figures.sheets import arrays
+from experiments.report.arrays import arrays
 from experiments.report.figures.style import Drawn, Jobs, shrunk
 from vae.sheet import Sheet
 

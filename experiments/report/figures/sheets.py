@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.frame import Cell, Report
+from experiments.report.arrays import arrays
 from experiments.report.figures import style
-from experiments.store import RunFolder
 
 MAX_CELLS = 12
 MAX_ROWS = 10  # of samples
@@ -22,16 +19,6 @@ BUDGET = 360_000  # pixels of all samples before they are enlarged; more make th
 LINE = 24  # pixels, of a line of text
 LETTER = 11  # pixels that a letter takes
 FONT = ImageFont.truetype(style.FONT, 18)
-Arrays = dict[str, np.ndarray]
-
-
-def arrays(run: Mapping[str, Any] | pd.Series, name: str = "pictures") -> Arrays:
-    """The arrays of a run's pictures.npz or gallery.npz; none if they are missing or damaged. Executes nothing."""
-    folder = RunFolder(Path(run["path"]))
-    if not folder.sound(f"{name}.npz", f"metrics/{name}.json"):
-        return {}
-    with np.load(folder.path / f"{name}.npz", allow_pickle=False) as stored:
-        return dict(stored)
 
 
 def chosen(report: Report, must_show: Collection[Cell] = ()) -> list[list[Cell]]:
