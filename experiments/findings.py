@@ -218,6 +218,8 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
         for column, typical in columns.items()
     ]
     effects = [effect for effect in effects if effect.start.n and effect.end.n]
+    if not effects:
+        return None
     clear = sorted((e for e in effects if e.change.excludes_zero), key=lambda e: -e.importance)
     top = clear[0].column if clear else next(iter(columns))
     return KeyFinding(

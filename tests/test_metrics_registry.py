@@ -35,11 +35,6 @@ def test_families_and_metrics_are_complete():
     assert set(DEFAULT_FAMILIES) == set(FAMILIES) - {"early_steps", "gallery", "nll", "expost", "probe"}
     arrays = {name for name, family in FAMILIES.items() if family.arrays}
     assert arrays == {"pictures", "gallery", "expost", "early_steps"}
-        "pictures",
-        "gallery",
-        "expost",
-        "early_steps",
-    }
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.family in FAMILIES

@@ -102,10 +102,10 @@ def test_the_sentences():
         "one seed": finding("setting", testable=False),
     }  # fmt: skip
     rows = [
-        RateRow("the reference", wilson_interval(5, 20), None, None, False),
-        RateRow("lr 0.001", wilson_interval(0, 20), "the reference", Interval(-0.25, -0.4, -0.1, 20), False),
-        RateRow("lr 0.03", wilson_interval(20, 20), "the reference", Interval(0.75, 0.5, 0.9, 20), False),
-        RateRow("model.hidden 400, lr 0.03", wilson_interval(20, 20), "lr 0.001", Interval(1, 0.8, 1, 20), False),
+        RateRow("the reference", wilson_interval(5, 20), None, None, False, 0),
+        RateRow("lr 0.001", wilson_interval(0, 20), "the reference", Interval(-0.25, -0.4, -0.1, 20), False, 0),
+        RateRow("lr 0.03", wilson_interval(20, 20), "the reference", Interval(0.75, 0.5, 0.9, 20), False, 0),
+        RateRow("model.hidden 400, lr 0.03", wilson_interval(20, 20), "lr 0.001", Interval(1, 0.8, 1, 20), False, 0),
     ]
     lines = [f"{case}: {advised(values)}" for case, values in CASES.items()]
     lines += [f"{case}: {text}" for case, text in findings.items()]
