@@ -146,7 +146,7 @@ class Option:
 
     @cached_property
     def standing(self) -> str | None:
-        """`ok` if more than half of the runs are, `prior_hole` if so many are that or ok, else what most others are."""
+        """`ok` or `prior_hole`, if more than half of the runs are that or ok; else the most common fault."""
         n, ok = self.outcomes.total(), self.outcomes["ok"]
         if 2 * ok > n:
             return "ok"

@@ -218,6 +218,8 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
         for column, typical in columns.items()
     ]
     effects = [effect for effect in effects if effect.start.n and effect.end.n]
+    if not effects:
+        return None
     clear = sorted((e for e in effects if e.change.excludes_zero), key=lambda e: -e.importance)
     top = clear[0].column if clear else next(iter(columns))
     return KeyFinding(
@@ -268,7 +270,7 @@ def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
 
 @dataclass(frozen=True)
 class RateRow:
-    """How often the runs of one setting end in some way.
+    """How often the runs of one setting have one of some outcomes.
 
     Attributes:
         rate: with Wilson's interval, among the runs that have numbers.
@@ -287,12 +289,12 @@ class RateRow:
 
     @property
     def prevents(self) -> bool:
-        """Whether no run ends so or diverges, measurably fewer than with the control."""
+        """Whether no run has these outcomes or diverges, measurably fewer than with the control."""
         return self.rate.mean == 0 and not self.diverged and self.change is not None and self.change.high < 0
 
     @property
     def causes(self) -> bool:
-        """Whether every run ends so, measurably more than with the control, and the closed form does not predict it."""
+        """Whether every run has them, measurably more than with the control, although the closed form is not empty."""
         return self.rate.mean == 1 and self.change is not None and self.change.low > 0 and not self.expected
 
 
@@ -319,7 +321,7 @@ class Failure:
     """Where one outcome other than ok occurs.
 
     Attributes:
-        everywhere: names of settings all of whose runs end so; all settings with one value of a key under one name.
+        everywhere: names of the settings whose runs all have it; settings that share a value are one name (`grouped`).
         sometimes: name and rate (Wilson) of the others, the most frequent first.
         rates: of every setting, by its name.
     """

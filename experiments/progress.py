@@ -110,7 +110,7 @@ class Progress(Display):
             self.positions[threading.get_ident()] = (n_runs, epoch, epochs)
 
     def ended(self, n_runs: int) -> None:
-        """This thread's stack is done, and so many runs with it."""
+        """This thread's stack is done, and with it this number of runs."""
         with self.lock:
             self.done += n_runs
             self.positions.pop(threading.get_ident(), None)

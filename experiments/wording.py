@@ -121,7 +121,7 @@ def escape(text: str) -> str:
 
 
 def _exponent(value: float, digits: int) -> int:
-    """Of the first digit, after rounding to so many: 0.0996 to two digits is 0.10."""
+    """The power of ten of the first digit, after rounding: 0.0996 to two digits is 0.10."""
     return math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
 
 

@@ -461,6 +461,14 @@ def test_a_sweep_without_closed_forms_shows_the_column_of_its_finding(tmp_path: 
     assert [np.size(line.get_xdata()) for line in ratios] == [3, 3, 3]  # at equal KL all can be compared
 
 
+def test_runs_with_a_bug_have_no_closed_form_of_a_correct_vae(tmp_path: Path):
+    fake_report(tmp_path, params={"bug.kind": ["none", "half_kl"], "seed": [0, 1]})
+    report = read("trial", tmp_path)
+    assert [len(curves(cell.first, report.datasets)) for cell in report.cells] == [1, 0]  # type: ignore[arg-type]
+    drawn = checked(joint([report], HASH))
+    assert drawn.values["runs"] == 2
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_tradeoff(canvases: list[Figure], n: int):
     options = [

@@ -68,6 +68,16 @@ def test_a_value_that_does_not_differ_from_the_reference_is_said_to(tmp_path: Pa
     assert " at decoder (no measurable difference) and " in said
 
 
+def test_a_column_that_the_reference_lacks_makes_no_finding(tmp_path: Path):
+    params = {"label_placement.kind": ["both", "none"], "seed": [0, 1]}
+    study = {"columns": ["test_log_px"]}
+
+    def only_others(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return row if settings["label_placement.kind"] == "both" else row | {"test_log_px": -3.0}
+
+    assert found(tmp_path, params=params, study=study, change=only_others).keys == []
+
+
 def test_a_number_goes_from_end_to_end_and_the_best_between_is_named(tmp_path: Path):
     ffd = {1: 3.0, 0.3: 2.0, 0.1: 4.0, 0.01: 20.0}
 

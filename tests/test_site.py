@@ -257,6 +257,29 @@ def test_a_failure_is_one_line_and_no_error(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.count("\n") == 2
 
 
+@pytest.mark.parametrize(("terminal", "display", "opens"), [(True, ":0", 1), (True, "", 0), (False, ":0", 0)])
+def test_the_address_is_printed_and_opened_where_there_is_a_desktop(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+    display: str,
+    opens: int,
+):
+    opened: list[str] = []
+    monkeypatch.setattr(browse.webbrowser, "open", opened.append)
+    monkeypatch.setattr(browse.sys, "platform", "linux")
+    monkeypatch.setattr(browse.sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    if not display:
+        monkeypatch.delenv("DISPLAY")
+    assert browse.main(["--output-dir", str(tmp_path)]) == 0
+    address = (tmp_path / "index.html").as_uri()
+    assert capsys.readouterr().out == f"{address}\n"
+    assert opened == [address] * opens
+
+
 def write_many(tmp_path: Path, n: int) -> None:
     """So many runs of one experiment, with 100 latent dimensions, 50 epochs and real settings."""
     rng = np.random.default_rng(0)

@@ -243,7 +243,7 @@ def sample_scores(judge: Judge, samples: Tensor, labels: Tensor | None) -> dict[
     Returns:
         accuracy: share of samples that the judge assigns to their class; real images reach `judge.test_accuracy`. None
             without labels, or if the judge is untrained.
-        ffd: feature Frechet distance to the held-out images; `real_ffd` for perfect samples.
+        ffd: feature Fréchet distance to the held-out images; `real_ffd` for perfect samples.
         density, coverage: see `density_coverage`; real images have about 1 and 0.97.
         sharpness: see `sharpness`. Below the real one: blurred; above it: noisy.
         All are None if any pixel is not finite, or if the dataset is too small (n_images <= K_NEIGHBOURS).

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 GAP = 2
-SHOWN = 56  # an image is enlarged by a whole factor to about so many pixels
+SHOWN = 56  # pixels: an image is enlarged by a whole factor to about this size
 LINE = 16  # pixels, of a line of small text
 
 

@@ -106,7 +106,7 @@ class Table:
         return pd.DataFrame(parts).to_csv(index=False, lineterminator="\n")
 
     def markdown(self, rows: int | None = None) -> str:
-        """The table without its constant columns, in GitHub's Markdown; at most so many rows."""
+        """The table without its constant columns, in GitHub's Markdown; with a limit, only the first rows."""
         columns = [c for c in self.filled if c.heading not in self.constant]
         if not columns or not columns[0].values:
             return ""
@@ -139,7 +139,7 @@ def _theory(cells: Sequence[Cell], split: str, quantity: str) -> Column:
 
 
 def _outcomes(report: Report, findings: Findings) -> list[Column]:
-    """What became of the runs: the rate of what the experiment asks about, else what occurs besides ok."""
+    """How the runs ended: the rate of the outcomes that the experiment asks about, else every outcome other than ok."""
     if findings.rates is not None:
         by_name = {row.name: row.rate for row in findings.rates.rows}
         name = "_or_".join(findings.rates.outcomes)

@@ -45,7 +45,7 @@ expost = Family("expost", version=1, arrays=True, on_request=True)
 FITS = {"gaussian": "Gaussian", "mixture": "mixture"}
 SCORES = (
     ("accuracy", "share that the judge assigns to the requested class", "higher", "accuracy"),
-    ("ffd", "Frechet distance to held-out images", "lower", "FFD"),
+    ("ffd", "Fréchet distance to held-out images", "lower", "FFD"),
     ("density", "density (Naeem et al. 2020)", "higher", "density"),
     ("coverage", "coverage (Naeem et al. 2020)", "higher", "coverage"),
     ("sharpness", "variance of the Laplacian (lower: blurrier)", "", "sharpness"),

@@ -78,5 +78,6 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
 
 def _runs(report: Report, dataset_hash: str) -> pd.DataFrame:
     runs = report.usable
-    known = runs.reindex(columns=["effective_x_var"])["effective_x_var"] > 0
-    return runs[(runs["dataset_hash"] == dataset_hash) & known]
+    told = runs.reindex(columns=["effective_x_var", "bug.kind"])
+    sound = told["bug.kind"].isna() | (told["bug.kind"] == "none")  # a bug changes the effective variance
+    return runs[(runs["dataset_hash"] == dataset_hash) & sound & (told["effective_x_var"] > 0)]

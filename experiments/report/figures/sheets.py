@@ -98,7 +98,7 @@ def reconstructions(report: Report, must_show: Collection[Cell] = ()) -> style.D
 
 
 def labelled_rows(images: np.ndarray, labels: Sequence[str], left: int, scale: int) -> Image.Image:
-    """Rows of images (R, N, C, H, W) uint8, enlarged by a whole factor, with so many pixels for the labels before."""
+    """Rows of images (R, N, C, H, W) uint8, enlarged by a whole factor, with `left` pixels for their labels."""
     picture = tiled(images, scale)
     canvas = Image.new("RGB", (left + picture.shape[1], len(picture)), "white")
     canvas.paste(Image.fromarray(picture), (left, 0))

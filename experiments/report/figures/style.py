@@ -111,7 +111,7 @@ def label(settings: Mapping[str, Any]) -> str:
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:
-    """The text in lines of at most so many letters; what is left over is cut."""
+    """The text in lines of at most `width` letters; what does not fit is cut."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …")) or text
 
 
