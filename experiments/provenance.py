@@ -76,7 +76,17 @@ def without_texts(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return _shape(tree)
+
+
+def _shape(node: Any) -> str:
+    """A syntax tree without its empty fields. `ast.dump` has them, and each version of Python has others."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_shape, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    given = [f"{name}={_shape(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({','.join(given)})"
 
 
 @functools.cache

@@ -32,4 +32,16 @@ def test_comments_and_docstrings_are_no_other_code():
     described = 'def f(x):  # adds\n    """One more."""\n    return x + 1\n'
     assert provenance.without_texts(described) == provenance.without_texts(plain)
     assert provenance.without_texts(plain.replace("1", "2")) != provenance.without_texts(plain)
+
+
+def test_the_code_reads_the_same_in_every_version_of_python():
+    """Python 3.12 added fields to these nodes, and 3.13 leaves out empty ones."""
+    source = 'class A:\n    def f(self, x=()):\n        return f"{x!r:>{3}}"\n'
+    expected = (
+        "Module(body=[ClassDef(name='A',body=[FunctionDef(name='f',args=arguments(args=[arg(arg='self'),arg(arg='x')],"
+        "defaults=[Tuple(ctx=Load())]),body=[Return(value=JoinedStr(values=[FormattedValue(value=Name(id='x',ctx=Load()),"
+        "conversion=114,format_spec=JoinedStr(values=[Constant(value='>'),FormattedValue(value=Constant(value=3),"
+        "conversion=-1)]))]))])])])"
+    )
+    assert provenance.without_texts(source) == expected
     assert len(provenance.training_code()) == 16
