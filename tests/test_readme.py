@@ -4,10 +4,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from experiments import diagnose
+from experiments.hypotheses import Diagnosis, Row, read_spectrum
+from experiments.published import LOSS
+from experiments.wording import number
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,3 +80,37 @@ def test_the_figures_that_the_readme_quotes_are_those_of_the_report():
     shares = [100 * float(accuracy[x,].split(" ")[0]) for x in ("1", "0.01")]
     assert f"SSE falls from {ends[0]:.1f} to {ends[1]:.1f}" in " ".join(README.split())
     assert f"requested class from {shares[0]:.1f} % to {shares[1]:.0f} %" in " ".join(README.split())
+
+
+def test_the_finding_on_the_beta_table_is_what_its_figures_give():
+    """Trained networks from the reference file, closed forms and misfits from the shipped spectrum."""
+    published = {(10, 0.01): (80, 3.0), (100, 0.1): (11, 2.5), (100, 0.05): (20, 2.2), (100, 0.01): (64, 1.0)}
+    published[100, 0.005] = (85, 0.8)
+    rows = [Row(k, beta, 1.0, *pair) for (k, beta), pair in published.items()]
+    given = np.array(list(published.values()))
+    spectrum = read_spectrum("cifar10")
+    stated, free = Diagnosis(rows, spectrum, stated=LOSS, batch_size=128), Diagnosis(rows, spectrum)
+    closed = {r.hypothesis.bug: r for r in stated.best_of_bug(stated.misfits(given))}
+    runs = pd.read_csv(ROOT / "outputs/reference/beta-cifar10-jpeg-bug/last_epochs.csv")
+    runs["r"] = 128 * runs["train_sse"] / 3072
+    runs["kld"] = 128 * (runs["train_loss"] - runs["train_sse"] / 3072) / runs["beta"]
+    trained = runs.groupby(["bug", "z_dim", "beta"])[["kld", "r"]].mean()
+    text, off = " ".join(README.split()), {}
+    for i, ((k, beta), pair) in enumerate(published.items()):
+        cells = [f"{k}, {beta:g}", f"{pair[0]} / {pair[1]:.1f}"]
+        for bug, hypothesis in (("none", "correct"), ("variance_as_std", "variance_as_std")):
+            values = closed[hypothesis].predicted[i], tuple(trained.loc[bug, k, beta])
+            cells += [f"{number(kld, 3)} / {number(r, 3)}" for kld, r in values]
+            off.setdefault(bug, []).extend(np.log(np.divide(values[1], pair)))
+        assert f"| {' | '.join(cells)} |" in text
+    misfit = {bug: 100 * np.sqrt(np.mean(np.square(ratios))) for bug, ratios in off.items()}
+    of = {bug: 100 * ranked.misfit for bug, ranked in closed.items()}
+    correct = next(r for r in free.best_of_bug(free.misfits(given)) if r.hypothesis.bug == "correct")
+    assert f"is {of['variance_as_std']:.1f} % off the ten published figures" in text
+    assert f"networks trained with the bug {misfit['variance_as_std']:.1f} %" in text
+    assert f"without the bug it is {of['correct']:.1f} % and {misfit['none']:.1f} %" in text
+    assert f"of {len(stated.hypotheses)} hypotheses about the loss as stated" in text
+    assert f"(the KL counts half) is {of['half_kl']:.1f} % off" in text
+    assert f"a correct VAE is also {100 * correct.misfit:.1f} % off" in text
+    assert f"loss of {3.0 + 0.1 * 80:.1f} is higher than that of the mean image, " in text
+    assert f"{128 * spectrum.eigenvalues.sum() / 3072:.2f}." in text
