@@ -26,8 +26,10 @@ CACHE = ".vae-cache"  # pictures decoded once, beside the pictures, whatever is 
 FOLDER = "a folder with train/<class>/* and test/<class>/*, or with <class>/*, or with pictures"
 TRAINER = "trainer.epochs, trainer.batch_size, trainer.lr, trainer.lr_schedule, trainer.warmup_epochs, trainer.clip, "
 TRAINER += "trainer.precision, trainer.device, "
-EXPERIMENTS = "beta, death, extremes, iwae, labels, likelihoods, search, sweep, training, xvar"
-GROUPS = "beta, dataset, experiment, label_placement, label_repeat, likelihood, logger, model, objective, optimizer, "
+EXPERIMENTS = "beta, bugs, bugs_photos, death, extremes, iwae, labels, likelihoods, search, sweep, training, xvar"
+GROUPS = (
+    "beta, bug, dataset, experiment, label_placement, label_repeat, likelihood, logger, model, objective, optimizer, "
+)
 GROUPS += "prior, trainer, x_var, z_dim, seed"
 EXPERIMENT = "# @package _global_\nstudy: {{name: own}}\nhydra: {{mode: MULTIRUN, sweeper: {{points: {}}}}}\n"
 

@@ -159,13 +159,13 @@ def _rate(value: Interval | None) -> str:
 
 
 def headline(report: Report, living: Report, findings: Findings) -> Table:
-    """The table of page one: KL, SSE, what the experiment asks about, outcomes, and the closed form if it has room."""
+    """The table of page one: KL, SSE, what the experiment asks about, outcomes; if no rates are asked for, the closed form."""
     cells = living.cells
     columns, outcomes, wanted = _keys(report, cells), _outcomes(report, findings), _wanted(report)
     room = max(1, COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes))
     chosen = list(dict.fromkeys(asked(report) + wanted))[:room]
     columns += _metrics(cells, [name for name in wanted if name in chosen])
-    if room - len(chosen) >= 2:
+    if room - len(chosen) >= 2 and findings.rates is None:
         columns += [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")]
     return Table("headline", "Main numbers", columns + outcomes)
 
