@@ -58,7 +58,7 @@ def built(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {path.name: path.read_text() for path in (report / "report.md", report / "details.md", report / "runs.csv")}
 
 
-@pytest.mark.parametrize("first", [0, 3, 4, 9, 13])
+@pytest.mark.parametrize("first", [0, 9, 13, *(pytest.param(i, marks=pytest.mark.slow) for i in (3, 4))])
 def test_a_report_never_fails_because_of_a_name(tmp_path: Path, first: int) -> None:
     texts = built(tmp_path, NAMES[first:] + NAMES[:first])
     assert "could not be drawn" not in texts["details.md"]
