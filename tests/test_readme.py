@@ -94,12 +94,14 @@ def test_the_finding_on_the_beta_table_is_what_its_figures_give():
     runs = pd.read_csv(ROOT / "outputs/reference/beta-cifar10-jpeg-bug/last_epochs.csv")
     runs["r"] = 128 * runs["train_sse"] / 3072
     runs["kld"] = 128 * (runs["train_loss"] - runs["train_sse"] / 3072) / runs["beta"]
-    trained = runs.groupby(["bug", "z_dim", "beta"])[["kld", "r"]].mean()
-    text, off = " ".join(README.split()), {}
+    groups = runs.groupby(["bug", "z_dim", "beta"])
+    trained = {key: (own["kld"].mean(), own["r"].mean()) for key, own in groups}
+    text = " ".join(README.split())
+    off: dict[str, list[float]] = {}
     for i, ((k, beta), pair) in enumerate(published.items()):
         cells = [f"{k}, {beta:g}", f"{pair[0]} / {pair[1]:.1f}"]
         for bug, hypothesis in (("none", "correct"), ("variance_as_std", "variance_as_std")):
-            values = closed[hypothesis].predicted[i], tuple(trained.loc[bug, k, beta])
+            values = closed[hypothesis].predicted[i], trained[bug, k, beta]
             cells += [f"{number(kld, 3)} / {number(r, 3)}" for kld, r in values]
             off.setdefault(bug, []).extend(np.log(np.divide(values[1], pair)))
         assert f"| {' | '.join(cells)} |" in text
