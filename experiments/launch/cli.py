@@ -101,7 +101,7 @@ def help_table(*names: str) -> str:
     lines = []
     for group in names:
         lines += [f"{group}: {docs[f'{group}.kind']}"] if f"{group}.kind" in docs else []
-        if group == "optimizer":  # their names say what they are
+        if group in ("optimizer", "bug"):  # docs/parts.md says what they are
             lines += textwrap.wrap(", ".join(options(group)), 118, initial_indent="  ", subsequent_indent="  ")
         else:
             lines += [f"  {option:20} {summary(group, option)}" for option in options(group)]

@@ -159,7 +159,7 @@ def _rate(value: Interval | None) -> str:
 
 
 def headline(report: Report, living: Report, findings: Findings) -> Table:
-    """The table of page one: KL, SSE, what the experiment asks about, outcomes; without rates, the closed form."""
+    """The table of page one: KL, SSE, what the experiment asks about, outcomes; beside means also the closed form."""
     cells = living.cells
     columns, outcomes, wanted = _keys(report, cells), _outcomes(report, findings), _wanted(report)
     room = max(1, COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes))
