@@ -12,8 +12,8 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.damage import damage_named
 from experiments.site.build import write
-from experiments.store import damage_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,11 +22,12 @@ import pandas as pd
 import yaml
 
 from experiments.criteria import Check, Met, Reports, every, judged
+from experiments.damage import damage_named, damaged
 from experiments.frame import Report, ReportError, read, reports
 from experiments.report.build import index, summary
 from experiments.report.render import render
 from experiments.site.build import refresh
-from experiments.store import damage_named, damaged, reports_dir, write_atomic, write_json
+from experiments.store import reports_dir, write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}

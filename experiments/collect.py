@@ -13,10 +13,10 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
+from experiments.damage import damage_named
 from experiments.frame import ReportError, read
 from experiments.report.build import collect
 from experiments.report.compare import compare, line
-from experiments.store import damage_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:

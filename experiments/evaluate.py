@@ -27,9 +27,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from experiments.damage import damage_named
 from experiments.progress import Steps
 from experiments.settings import Settings, read_settings
-from experiments.store import RunFolder, all_runs, damage_named, read_json, reports_dir, runs_dir, write_json
+from experiments.store import RunFolder, all_runs, read_json, reports_dir, runs_dir, write_json
 from vae.config import ConfigError
 from vae.metrics import BUILT_IN, DEFAULT_FAMILIES, FAMILIES, METRICS, Metric, Result, Subject, compute
 

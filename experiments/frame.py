@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.damage import damage_named
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
@@ -26,7 +27,6 @@ from experiments.store import (
     MANIFEST_VERSION,
     RunFolder,
     all_runs,
-    damage_named,
     read_json,
     read_yaml,
     reports_dir,
@@ -40,7 +40,7 @@ from vae.metrics import BUILT_IN, requested
 from vae.schema import flat
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
-SCHEMA = {name: rank for rank, (name, *_) in enumerate(settings(Config())) if not name.startswith("dataset.")}
+SCHEMA = dict.fromkeys(name for name, *_ in settings(Config()) if not name.startswith("dataset."))
 TEXTS = (
     "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
     "likelihood_of",
@@ -51,8 +51,8 @@ MANIFEST |= {"runs": list}
 
 def setting_columns(names: Iterable[Any]) -> list[str]:
     """Which of these columns are settings, in the order of the schema; arguments of classes come last."""
-    own = [str(name) for name in names if name == "seed" or "." in str(name)]  # no metric has a dot in its name
-    return sorted(own, key=lambda name: SCHEMA.get(name, math.inf))
+    there = dict.fromkeys(map(str, names))  # no metric has a dot in its name
+    return [name for name in SCHEMA if name in there] + [n for n in there if "." in n and n not in SCHEMA]
 
 
 class ReportError(ValueError):
@@ -401,7 +401,6 @@ def _shipped(name: str, output_dir: str | Path) -> pd.DataFrame | None:
     return frame.set_index("run")
 
 
-@snapshot()
 def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.DataFrame:
     """The runs of an experiment, or all runs, one row each. What is missing of their metrics is computed first.
 
@@ -423,7 +422,7 @@ def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.Dat
     Raises:
         ReportError: for a name without a report.
     """
-    with damage_named("experiments.table"):
+    with damage_named("experiments.table"), snapshot(output_dir):
         if name is None:
             folders = all_runs(output_dir)
             evaluate(folders)

@@ -22,7 +22,7 @@ _held: dict[Path, tuple[int, set[str]]] = {}  # what this process holds: descrip
 
 def _byte(name: str) -> int:
     """The place of a name in the lock file, which stays empty: a lock can lie beyond the end."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7], "big")
 
 
 def _acquire(folder: Path, name: str) -> bool:

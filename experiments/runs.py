@@ -16,29 +16,21 @@ RUN is a name, a fingerprint, a part of the name that no other run has, a path, 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.damage import damage_named, damaged
 from experiments.find import find
 from experiments.progress import duration
 from experiments.settings import read_settings
-from experiments.store import (
-    RunFolder,
-    all_runs,
-    damage_named,
-    damaged,
-    read_sealed,
-    read_sound,
-    reports_dir,
-    runs_dir,
-    snapshot,
-)
+from experiments.store import RunFolder, all_runs, read_sealed, read_sound, reports_dir, runs_dir, snapshot
 from vae.config import ConfigError
 
 SHOWN = ("test_sse", "test_kl", "test_elbo", "test_bits_per_dim", "test_active_units", "effective_x_var")
@@ -93,28 +85,19 @@ def uses(output_dir: str | Path) -> dict[str, list[str]]:
     return found
 
 
-@snapshot()
 def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
     """One row for each run. Each damaged file is reported in one line."""
     used = uses(output_dir)
     made = []
-    for run in runs:
-        run.check()
-        stats = list(_files(run.path)) or [run.path.stat()]
-        age = time.time() - max(s.st_mtime for s in stats)
-        size = sum(s.st_size for s in stats)
-        made.append(Row(run, run.status(), is_running(run), size, age, used.get(run.name, [])))
+    with snapshot(output_dir):
+        for run in runs:
+            run.check()
+            stamps = [stamp for stamp in run.files().values() if stamp is not None]
+            changed = max((changed for _, changed in stamps), default=run.path.stat().st_mtime_ns)
+            size = sum(size for size, _ in stamps)
+            age = time.time() - changed / 1e9
+            made.append(Row(run, run.status(), is_running(run), size, age, used.get(run.name, [])))
     return made
-
-
-def _files(folder: str | Path) -> Iterator[os.stat_result]:
-    """Size and time of each file below a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            else:
-                yield entry.stat(follow_symlinks=False)
 
 
 def show_list(output_dir: str) -> None:
@@ -308,8 +291,9 @@ def call(args: argparse.Namespace) -> int:
         named = {run.path: run for run in (find(name, args.output_dir) for name in args.run)}.values()
     except ValueError as e:
         return _complain(str(e))
-    for run in all_runs(args.output_dir):
-        run.check()
+    with snapshot(args.output_dir):
+        for run in all_runs(args.output_dir):
+            run.check()
     if args.command == "pictures":
         uses(args.output_dir)
         return draw_pictures(list(named))
@@ -335,4 +319,6 @@ def call(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of folders that are not UTF-8
     sys.exit(main())

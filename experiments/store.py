@@ -20,21 +20,20 @@ the history is in result.json, those of arrays are in metrics/. Whoever reads a 
 
 from __future__ import annotations
 
-import functools
+import csv
 import hashlib
 import os
-import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from errno import EISDIR
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any
 
 import yaml
 
 from experiments import seal
+from experiments.contents import Contents, Stamp, files_below
+from experiments.damage import damaged
 from experiments.locks import locked
 from experiments.provenance import training_code
 from vae.config import ConfigError
@@ -56,8 +55,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-        if _seen is not None:
-            _seen.pop(str(path), None)
+        if _contents is not None:
+            for folder in path.parents[:2]:  # a run's own, or metrics/ in it
+                _contents.forget(str(folder))
         _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -80,46 +80,6 @@ def write_json(path: Path, value: Mapping[str, Any], *, sort_keys: bool = False)
 # ---------------------------------------------------------------------------------------------- reading
 
 
-_listeners: list[dict[str, None]] = []
-
-
-@contextmanager
-def damage_named(command: str) -> Iterator[Mapping[str, None]]:
-    """Names on stderr, once and in one line, each damaged file that is met in the meantime.
-
-    Args:
-        command: what the lines begin with.
-
-    Yields:
-        The lines so far.
-    """
-    found = _Named(command)
-    _listeners.append(found)
-    try:
-        yield found
-    finally:
-        _listeners.remove(found)
-
-
-class _Named(dict[str, None]):
-    """The lines of `damage_named`; a new one is printed."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self.command = command
-
-    def __setitem__(self, line: str, value: None) -> None:
-        if line not in self:
-            print(f"{self.command}: {line}", file=sys.stderr)
-        super().__setitem__(line, value)
-
-
-def damaged(problem: object) -> None:
-    """Tells the innermost `damage_named` of a damaged file, in a line that begins with its path."""
-    if _listeners:
-        _listeners[-1][str(problem)] = None
-
-
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file of `write_json`.
 
@@ -127,7 +87,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or is not as it was written; the message is one line that names the file.
     """
-    return dict(_read(path, seal.unsealed_json))
+    return _read(path, seal.unsealed_json)
 
 
 def read_sound(path: str | Path) -> dict[str, Any] | None:
@@ -161,32 +121,50 @@ def read_sealed(path: Path) -> bytes:
     return _read(path, _unsealed)
 
 
-_seen: dict[str, dict[Hashable, Any]] | None = None  # in a snapshot: what was made of each file, by path and kind
+def read_recorded(path: Path, record: Path) -> bytes | None:
+    """A file whose checksum is in a JSON file, under `files`; None where there is none or it is damaged."""
+    known = (read_sound(record) or {}).get("files", {}).get(path.name)
+    if known is None:
+        return None
+    try:
+        if digest(data := _read(path, bytes)) == known:
+            return data
+        damaged(f"{path}: damaged: it does not match its checksum in {record.name}")
+    except (FileNotFoundError, ValueError) as e:
+        damaged(e)
+    return None
+
+
+_contents: Contents | None = None  # in a snapshot
 
 
 @contextmanager
-def snapshot() -> Iterator[None]:
-    """Takes each file to be as it was when it was first read in the meantime, unless this process writes it.
+def snapshot(output_dir: str | Path) -> Iterator[None]:
+    """Takes each file of a run to be as it was when it was first looked at, unless this process writes it.
 
-    So a command reads each file of 10,000 runs once, however often it asks. What damage or absence makes of a file is
-    not remembered.
+    So a command looks at each file of 10,000 runs once, however often it asks, and reads only what changed since the
+    last command (experiments/contents.py).
     """
-    global _seen
-    outer, _seen = _seen, {} if _seen is None else _seen
+    global _contents
+    if _contents is not None:
+        yield
+        return
+    runs, path = runs_dir(output_dir), Path(output_dir) / ".cache" / "contents.json"
+    try:
+        _contents = Contents(str(runs), path.read_bytes() if path.exists() else None)
+    except (OSError, ValueError) as e:
+        damaged(f"{path}: {e}; all files are read again")
+        with suppress(OSError):
+            path.unlink()
+        _contents = Contents(str(runs))
     try:
         yield
     finally:
-        _seen = outer
-
-
-def _remembered(path: str, kind: Hashable, make: Callable[[], Any]) -> Any:
-    """What is made of a file; in a snapshot it is made once."""
-    if _seen is None:
-        return make()
-    known = _seen.setdefault(path, {})
-    if kind not in known:
-        known[kind] = make()
-    return known[kind]
+        contents, _contents = _contents, None
+        with suppress(OSError):  # a folder that is not there, or of somebody else
+            if (cache := contents.cache()) is not None:
+                path.parent.mkdir(exist_ok=True)
+                write_atomic(path, cache)
 
 
 def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:
@@ -196,10 +174,8 @@ def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:
         As read_json.
     """
     path = str(path)
-    if parse is _nothing and _seen is not None and _seen.get(path):
-        return None  # it was read, so it is sound
     try:
-        return _remembered(path, parse, lambda: parse(_bytes(path)))
+        return parse(_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file") from None
     except OSError as e:
@@ -220,10 +196,6 @@ def _bytes(path: str) -> bytes:
     return b"".join(parts)
 
 
-def _nothing(data: bytes) -> None:
-    seal.check(data)
-
-
 def _unsealed(data: bytes) -> bytes:
     seal.check(data)
     return data
@@ -234,34 +206,8 @@ def _unsealed_yaml(data: bytes) -> dict[str, Any]:
     return yaml.load(data, yaml.CSafeLoader)
 
 
-def check_file(path: str | Path, digest: str, record: str | Path) -> None:
-    """Compares a file with the checksum in a record that was written after it.
-
-    Hashing the models of 10,000 runs would take a minute. A file that is older than its record is therefore taken to be
-    the one that the record tells of; `load_run` hashes each model that it loads.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is another one; the message of both is one line that names the file.
-    """
-    try:
-        stat = os.stat(path)
-        if S_ISDIR(stat.st_mode):
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        older = stat.st_mtime_ns < os.stat(record).st_mtime_ns
-        if older or _digest(str(path), stat.st_mtime_ns, stat.st_size) == digest:
-            return
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path}: missing") from None
-    except OSError as e:
-        raise ValueError(f"{path}: cannot be read ({e.strerror})") from None
-    raise ValueError(f"{path}: damaged: it does not match its checksum in {os.path.basename(record)}")
-
-
-@functools.lru_cache(maxsize=20_000)
-def _digest(path: str, changed: int, size: int) -> str:
-    """The SHA-256 of a file as it was at some time."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- runs
@@ -301,21 +247,52 @@ class RunFolder:
             FileNotFoundError: if it has not.
             ValueError: if the result or the model is damaged; the message is one line that names the file.
         """
-        path = f"{self.path}/result.json"
-        return _remembered(path, RunFolder, lambda: self._checked_result(path))
-
-    def _checked_result(self, path: str) -> dict[str, Any]:
-        result = read_json(path)
+        path, result = f"{self.path}/result.json", self._content("result.json", seal.unsealed_json)
         if (version := result.get("schema_version")) != RESULT_VERSION:
             raise ValueError(f"{path}: has schema_version {version}, this program reads {RESULT_VERSION}")
         if (run := result.get("run")) != self.name:
             raise ValueError(f"{path}: is the result of another run, {run}")
         if result["model_sha256"] is not None:
             try:
-                check_file(f"{self.path}/model.safetensors", result["model_sha256"], path)
+                self._compare("model.safetensors", result["model_sha256"], "result.json")
             except FileNotFoundError as e:
                 raise ValueError(e) from None
         return result
+
+    def files(self) -> Mapping[str, Stamp | None]:
+        """Size and time of each file, by its path in the folder; None for what is not a file."""
+        return _contents.files(str(self.path)) if _contents else files_below(str(self.path))
+
+    def _content(self, name: str, parse: Callable[[bytes], Any]) -> Any:
+        """What one of the folder's files holds; not to be changed, as others may be given the same object.
+
+        Raises:
+            As read_json.
+        """
+        if _contents is None:
+            return _read(f"{self.path}/{name}", parse)
+        return _contents.of(str(self.path), name, lambda path: _read(path, parse))
+
+    def _compare(self, name: str, known: str, record: str) -> None:
+        """Compares a file with the checksum in a record that was written after it.
+
+        Hashing the models of 10,000 runs would take a minute. A file that is older than its record is therefore taken
+        to be the one that the record tells of; `load_run` hashes each model that it loads.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is another one; the message of both is one line that names the file.
+        """
+        files = self.files()
+        if name not in files:
+            raise FileNotFoundError(f"{self.path}/{name}: missing")
+        file, written = files[name], files[record]
+        if file is not None and written is not None and file[1] < written[1]:
+            return
+        if self._content(name, digest) != known:
+            raise ValueError(
+                f"{self.path}/{name}: damaged: it does not match its checksum in {os.path.basename(record)}"
+            )
 
     def failure(self) -> dict[str, Any] | None:
         """Why the last attempt failed (`reason`, `traceback`, `time`), or None."""
@@ -329,16 +306,22 @@ class RunFolder:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The object in one of the folder's JSON files, or None where there is none or it is damaged."""
-        return read_sound(f"{self.path}/{name}")
+        try:
+            return self._content(name, seal.unsealed_json)
+        except FileNotFoundError:
+            return None
+        except ValueError as e:
+            damaged(e)
+            return None
 
     def sound(self, name: str, record: str) -> bool:
         """Whether a file is there and as one of the folder's JSON files tells in `files`."""
         content = self.result() if record == "result.json" else self.read(record)
-        digest = (content or {}).get("files", {}).get(name)
-        if digest is None:
+        known = (content or {}).get("files", {}).get(name)
+        if known is None:
             return False
         try:
-            check_file(f"{self.path}/{name}", digest, f"{self.path}/{record}")
+            self._compare(name, known, record)
         except FileNotFoundError:
             return False
         except ValueError as e:
@@ -348,19 +331,28 @@ class RunFolder:
 
     def check(self) -> None:
         """Reads whatever has a checksum, so that `damage_named` names what is damaged."""
-        names = sorted(os.listdir(self.path))
-        metrics = sorted(os.listdir(self.path / "metrics")) if "metrics" in names else []
-        for name in (*names, *(f"metrics/{name}" for name in metrics)):
-            if (name.endswith(".json") or name == "config.yaml") and name != "result.json":
-                try:
-                    shown = name == "provenance.json"  # reports and the page read it after this
-                    _read(f"{self.path}/{name}", seal.unsealed_json if shown else _nothing)
-                except ValueError as e:
-                    damaged(e)
+        names = sorted(self.files())
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if folder in ("", "metrics") and file.endswith(".json") and name != "result.json":
+                self.read(name)
+        if "config.yaml" in names:
+            try:
+                self._content("config.yaml", seal.check)
+            except ValueError as e:
+                damaged(e)
         if self.result() is not None and not self.sound("history.csv", "result.json") and "history.csv" not in names:
             damaged(f"{self.path / 'history.csv'}: missing")
-        for name in (name for name in names if name.endswith(".npz")):
-            self.sound(name, f"metrics/{name.removesuffix('.npz')}.json")
+        for name in names:
+            if name.endswith(".npz") and "/" not in name:
+                self.sound(name, f"metrics/{name.removesuffix('.npz')}.json")
+
+    def history(self) -> dict[str, list[float]]:
+        """The columns of history.csv, one value per epoch, NaN where there is none; empty where the file is damaged."""
+        if not self.sound("history.csv", "result.json"):
+            return {}
+        names, *rows = csv.reader(_bytes(f"{self.path}/history.csv").decode().splitlines())
+        return {name: [float(v or "nan") for v in values] for name, *values in zip(names, *rows, strict=True)}
 
     def trained_by_other_code(self) -> bool:
         """Whether the run says that the modules that decide its numbers were others than the present ones."""
@@ -383,8 +375,8 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, last of all that training writes, with the checksum of the history."""
-        history = hashlib.sha256((self.path / "history.csv").read_bytes()).hexdigest()
-        self.write("result.json", {**result, "files": {"history.csv": history}})
+        history = (self.path / "history.csv").read_bytes()
+        self.write("result.json", {**result, "files": {"history.csv": digest(history)}})
 
     def remove_leftovers(self) -> None:
         """Removes temporary files of a process that was killed while it wrote; only for the holder of the lock."""

@@ -14,9 +14,11 @@ import torch
 from experiments import evaluate as evaluation
 from experiments import plan as planning
 from experiments.evaluate import evaluate, main, missing, read_metrics
+from experiments.launch.search import NO_NUMBERS, VALIDATION
 from experiments.store import RunFolder, all_runs, read_json, write_json
 from tests.conftest import make_data, run_all, tiny_config
 from vae.data import ImageData
+from vae.data.images import split_validation
 from vae.metrics import DEFAULT_FAMILIES, FAMILIES, Result, Subject
 
 FAST = ("reconstruction", "theory", "pictures")  # these need no judge
@@ -238,3 +240,17 @@ def test_nothing_to_do_needs_no_torch(runs: list[RunFolder]):
     )
     root = Path(evaluation.__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=120)
+
+
+def test_a_search_can_choose_by_every_figure_of_validation_images_that_is_a_number(
+    toy: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    held = split_validation(toy, 0.2)
+    monkeypatch.setattr(planning, "load_data", lambda dataset: held)
+    config = tiny_config(output_dir=str(tmp_path), trainer__epochs=1, dataset__validation=0.2)
+    (outcome,) = run_all([config])
+    evaluate([outcome.run.folder], progress=False)
+    values, failures = read_metrics(outcome.run.folder)
+    figures = {name: value for name, value in values.items() if name.startswith(VALIDATION)}
+    assert (figures != {}, failures) == (True, {})
+    assert {name for name, v in figures.items() if not isinstance(v, int | float | None)} == set(NO_NUMBERS)

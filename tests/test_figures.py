@@ -129,7 +129,7 @@ def test_any_sweep_can_be_drawn(tmp_path: Path, canvases: list[Figure], sweep: d
     assert reasons == {}
     with_spectrum = [*ALL[:2], "spectrum", *ALL[2:]] if report.main in spectrum.SWEPT else ALL
     assert list(drawn) == [f"{name}.png" for name in with_spectrum]
-    for figure in [*drawn.values(), joint([report], HASH)]:
+    for figure in [*drawn.values(), joint(report, {}, HASH)]:
         checked(figure)
     for figure in canvases:
         inside(figure)
@@ -139,7 +139,7 @@ def test_nothing_is_drawn_from_nothing(tmp_path: Path):
     fake_report(tmp_path, params={"seed": [0, 1]}, change=lambda settings, row: "no luck")
     report = read("trial", tmp_path)
     assert figures.all_figures(report) == ({}, {})
-    assert joint([report], HASH) is None
+    assert joint(report, {}, HASH) is None
 
 
 def test_holes_and_missing_files_are_left_out(tmp_path: Path):
@@ -424,7 +424,7 @@ def test_joint_names_the_reports_that_it_shows(tmp_path: Path, canvases: list[Fi
     fake_report(tmp_path, "second", params={"x_var.value": [0.3]}, fixed={"label_placement.kind": "none"})
     fake_report(tmp_path, "failed", params={"x_var.value": [0.2]}, change=lambda settings, row: "no luck")
     reports: list[Report] = [read(name, tmp_path) for name in ("first", "second", "failed")]
-    drawn = checked(joint(reports, HASH))
+    drawn = checked(joint(reports[0], {report.name: report.runs for report in reports[1:]}, HASH))
     assert drawn.values["reports"] == ["first", "second"]
     assert drawn.values["runs"] == 3
     shown = [

@@ -207,5 +207,5 @@ def test_columns_ask_for_the_families_of_their_metrics():
 def test_a_family_on_request_is_asked_for_by_its_name():
     assert requested([], ["probe"])[-1] == "probe"
     assert "probe" not in requested([])
-    with pytest.raises(ConfigError, match="metrics=prob: no such family; allowed: generation"):
+    with pytest.raises(ConfigError, match="metrics=prob: no such family; allowed: early_steps, generation"):
         requested([], ["prob"])

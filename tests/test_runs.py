@@ -1,5 +1,6 @@
 """The command that lists, shows, trains and removes runs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,15 @@ def test_a_reader_that_leaves_is_no_error(outputs: Path):
     command = f"{sys.executable} -m experiments.runs --output-dir {outputs} list | true"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_name_that_is_not_utf_8_is_listed(tmp_path: Path):
+    os.makedirs(os.fsencode(tmp_path) + b"/runs/toy-\xff-0123456789")
+    for _ in range(2):  # the second reads what the first kept
+        command = [sys.executable, "-m", "experiments.runs", "--output-dir", str(tmp_path), "list"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1].startswith(r"toy-\udcff-0123456789  missing ")
 
 
 def test_runs_are_known_by_their_fingerprints(outputs: Path, capsys: pytest.CaptureFixture[str]):

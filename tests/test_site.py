@@ -103,8 +103,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    """When each file below a folder was written."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """When each file below a folder was written, caches apart."""
+    files = [path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
 
 def test_only_what_changed_is_written_again_and_nothing_in_the_runs(tmp_path: Path):
@@ -204,8 +205,8 @@ def test_the_columns_of_a_study_are_shown_for_its_own_runs_only(tmp_path: Path):
     for entry, shown in zip(entries, (False, True), strict=True):
         found = {"test_kl_offset", "test_r_half_sse", "test_kld_loss", "test_r_loss"} & columns([entry]).keys()
         assert len(found) == 4 * shown
-        assert (entry.value("test_kl_offset") is not None) == shown
-        assert entry.value("test_kl") is not None
+        assert ("test_kl_offset" in entry.numbers) == shown
+        assert "test_kl" in entry.numbers
 
 
 def test_a_broken_report_is_named_and_the_others_are_shown(tmp_path: Path):

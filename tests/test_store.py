@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from experiments.damage import damage_named
 from experiments.seal import check, sealed_json, sealed_text
-from experiments.store import RESULT_VERSION, RunFolder, damage_named, read_json, write_atomic, write_json
+from experiments.store import RESULT_VERSION, RunFolder, read_json, write_atomic, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -35,8 +35,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from experiments import stopping
+from experiments.damage import damage_named
 from experiments.settings import Settings, validate
-from experiments.store import damage_named
 from vae import config as vae_config
 from vae.config import ConfigError
 from vae.schema import allowed

@@ -5,6 +5,7 @@ Building one report changes nothing in the folder of another.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -14,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments import advice, frame
 from experiments.atlas import atlas
 from experiments.findings import Findings, findings, survivors, without_bugs
-from experiments.frame import Cell, Report, ReportError, read, reports
+from experiments.frame import Cell, Report, ReportError, read
 from experiments.latents import leakage, prior_shares
 from experiments.published import published
 from experiments.purposes import purposes
@@ -34,7 +37,16 @@ from experiments.report.figures.why import why as why_figure
 from experiments.report.render import metric, render, say, shortened
 from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
 from experiments.search_findings import Search, confirmation
-from experiments.store import RunFolder, damaged, read_sound, reports_dir, snapshot, write_atomic, write_json
+from experiments.store import (
+    RunFolder,
+    digest,
+    read_recorded,
+    read_sound,
+    reports_dir,
+    snapshot,
+    write_atomic,
+    write_json,
+)
 from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
@@ -44,7 +56,6 @@ NO_BUG = ("bug.kind", "none")  # goes without saying
 SHARED = ("versions", "device", "device_name", "threads", "host_system")
 
 
-@snapshot()
 def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
     """Builds a report and brings the index of all reports up to date.
 
@@ -59,34 +70,37 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
         ReportError: if there is no such report, its manifest cannot be used, runs of the report that is there are
             gone, or nothing can be written.
     """
-    report = read(name, output_dir)
-    for path in report.runs["path"]:
-        RunFolder(Path(path)).check()
-    if not force:
-        _check_complete(report)
-    searched = "search" in report.manifest
-    values, drawn = (_of_search if searched else _of_experiment)(report, output_dir)
-    own_tables: dict[str, Table] = values["tables"]
-    values |= _values(report, output_dir)
-    values["pictures"] = {
-        file: say("figure_captions.md.j2", figure.kind, figure.values) for file, figure in drawn.items()
-    }
-    prefix = "search_" if searched else ""
-    pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
-    try:
-        _replace(report.folder / "tables", {
-            **{f"{slug}.md": f"{table.markdown()}\n" for slug, table in own_tables.items()},
-            **{f"{slug}.csv": shortened(table.csv()) for slug, table in own_tables.items()},
-        })  # fmt: skip
-        _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
-        write_atomic(report.folder / "runs.csv", shortened(tables.runs_csv(report)))
-        for file, text in pages.items():
-            write_atomic(report.folder / file, text)
-        write_json(report.folder / "summary.json", summary(report.title, [report], values["answer"]))
-        write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
-    except OSError as e:
-        raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
-    return report.folder / "report.md"
+    with snapshot(output_dir):
+        report = read(name, output_dir)
+        for path in report.runs["path"]:
+            RunFolder(Path(path)).check()
+        if not force:
+            _check_complete(report)
+        searched = "search" in report.manifest
+        values, drawn = (_of_search if searched else _of_experiment)(report, output_dir)
+        own_tables: dict[str, Table] = values["tables"]
+        values |= _values(report, output_dir)
+        values["pictures"] = {
+            file: say("figure_captions.md.j2", figure.kind, figure.values) for file, figure in drawn.items()
+        }
+        prefix = "search_" if searched else ""
+        pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
+        try:
+            _replace(report.folder / "tables", {
+                **{f"{slug}.md": f"{table.markdown()}\n" for slug, table in own_tables.items()},
+                **{f"{slug}.csv": shortened(table.csv()) for slug, table in own_tables.items()},
+            })  # fmt: skip
+            _replace(report.folder / "figures", {file: figure.png for file, figure in drawn.items()})
+            runs = shortened(tables.runs_csv(report)).encode(errors="replace")
+            write_atomic(report.folder / "runs.csv", runs)
+            for file, text in pages.items():
+                write_atomic(report.folder / file, text)
+            record = summary(report.title, [report], values["answer"])
+            write_json(report.folder / "summary.json", {**record, "files": {"runs.csv": digest(runs)}})
+            write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
+        except OSError as e:
+            raise ReportError(f"{report.folder}: the report cannot be written ({e.strerror})") from None
+        return report.folder / "report.md"
 
 
 def ending(folder: Path) -> str:
@@ -167,24 +181,27 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
 
 def _more_figures(report: Report, advised: Sequence[advice.Advice], output_dir: str | Path) -> dict[str, Any]:
     """What draws the figures that need the advice or other reports."""
-    others = [report]
-    for name in reports(output_dir):
-        if name != report.name:
-            try:
-                others.append(read(name, output_dir, families=()))
-            except ReportError as e:
-                damaged(e)
+    others = {name: runs for name, runs in _built(output_dir).items() if name != report.name}
     jobs: dict[str, Any] = {"tradeoff.png": partial(tradeoff, advised)}
     for advised_here in advised:
         if (best := advised_here.best) is not None and best.cell.first is not None:
             jobs |= gallery(best.cell.first, best.name)
     for content, data in report.datasets.items():
-        if sum(content in other.datasets for other in others) < 2:
+        if not any((runs["dataset_hash"] == content).any() for runs in others.values()):
             continue
         file = "joint" if len(report.datasets) == 1 else f"joint-{data['name']}"
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in file)[:60]
-        jobs[f"{name}.png"] = partial(joint, others, content)
+        jobs[f"{name}.png"] = partial(joint, report, others, content)
     return jobs
+
+
+def _built(output_dir: str | Path) -> dict[str, pd.DataFrame]:
+    """The runs of each report that was built, by its name, as its runs.csv has them; no run's folder is looked at."""
+    found = {}
+    for path in sorted(reports_dir(output_dir).glob("*/summary.json")):
+        if (runs := read_recorded(path.with_name("runs.csv"), path)) is not None:
+            found[path.parent.name] = pd.read_csv(io.BytesIO(runs), index_col="run", low_memory=False)
+    return found
 
 
 def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:

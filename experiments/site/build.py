@@ -36,7 +36,6 @@ def refresh(output_dir: str | Path) -> None:
         print(f"the page was not written ({type(e).__name__}: {' '.join(str(e).split())})", file=sys.stderr)
 
 
-@snapshot()
 def write(output_dir: str | Path) -> Path:
     """Brings the page up to date and returns the path of index.html.
 
@@ -45,19 +44,20 @@ def write(output_dir: str | Path) -> Path:
     """
     root, pages = Path(output_dir), Path(output_dir) / "pages"
     pages.mkdir(parents=True, exist_ok=True)
-    own, shipped = user_cards(root), reference_cards(root)
-    reports = [card.report for card in own if card.report is not None]
-    entries = data.read_entries(reports, root)
     templates = environment()
     _write_changed(pages / "plotly.min.js", get_plotlyjs())
     for asset in ("site.css", "site.js"):
         _write_changed(pages / asset, (TEMPLATES / asset).read_text())
-    write_strips(own, runs_dir(root), pages / "strips")
-    write_report_pages([*own, *shipped], root, templates)
-    write_run_pages(entries, reports, pages, templates)
-    text = templates.get_template("index.html").render(
-        own=own, shipped=shipped, data=data.table_data(entries), readme=(root / "README.md").exists()
-    )
+    with snapshot(root):
+        own, shipped = user_cards(root), reference_cards(root)
+        reports = [card.report for card in own if card.report is not None]
+        entries = data.read_entries(reports, root)
+        write_strips(own, runs_dir(root), pages / "strips")
+        write_report_pages([*own, *shipped], root, templates)
+        write_run_pages(entries, reports, pages, templates)
+        text = templates.get_template("index.html").render(
+            own=own, shipped=shipped, data=data.table_data(entries), readme=(root / "README.md").exists()
+        )
     _write_changed(root / "index.html", text)
     return root / "index.html"
 
@@ -122,10 +122,8 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
 
 def fingerprint(entry: Entry) -> str:
     """A hash of all that decides a run's page."""
-    metrics = entry.folder.path / "metrics"  # a new file in it changes the time of the folder
-    changed = os.stat(metrics).st_mtime_ns if metrics.is_dir() else None
-    row = sorted((key, repr(value)) for key, v in entry.row.items() if (value := data.plain(v)) is not None)
-    shown = [changed, entry.reason, row, entry.files, entry.reports, len(entry.curves), entry.of_study]
+    row = entry.row["outcome"], entry.reason, sorted(entry.settings.items()), sorted(entry.numbers.items())
+    shown = [*row, sorted(entry.folder.files().items()), entry.reports, len(entry.curves), entry.of_study]
     return hashlib.sha256(_program() + repr(shown).encode(errors="replace")).hexdigest()
 
 

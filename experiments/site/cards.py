@@ -15,10 +15,11 @@ import numpy as np
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from experiments.damage import damaged
 from experiments.findings import along
 from experiments.frame import Report, ReportError, read
 from experiments.report.render import shortened
-from experiments.store import RunFolder, damaged, read_sound, reports_dir
+from experiments.store import RunFolder, read_sound, reports_dir
 from experiments.wording import described, listed
 
 TILES = 8  # of a strip, at most

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from experiments.store import RunFolder, all_runs
 from experiments.wording import short
 from vae import theory
 from vae.metrics import METRICS
+from vae.metrics.registry import SPLITS
 
 MAIN = ("test_kl", "test_sse", "sample_accuracy", "sample_ffd")  # the first columns of the table
 COUNTS = {  # numbers of a run that are not metrics: heading and meaning
@@ -42,6 +41,7 @@ HISTORY = {
     "x_var": "x_var (variance of a pixel)",
     "lr": "learning rate",
 }
+OF_STUDIES = {f"{split}_{name}" for split in SPLITS for name in STUDY_FIGURES}
 FIRST_PICTURES = ("samples.png", "reconstructions.png")
 
 
@@ -71,11 +71,10 @@ class Entry:
         return shortened(self.row["reason"])
 
     @functools.cached_property
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of each file in its folder, by name."""
-        with os.scandir(self.folder.path) as entries:
-            stats = {entry.name: entry.stat() for entry in entries if entry.name[0] != "." and os.path.isfile(entry)}
-        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items())}
+    def files(self) -> list[str]:
+        """The names of the files in its folder."""
+        names = (name for name, stamp in self.folder.files().items() if stamp is not None)
+        return sorted(name for name in names if "/" not in name and name[0] != ".")
 
     @property
     def pictures(self) -> list[str]:
@@ -94,23 +93,22 @@ class Entry:
         known = {key: v.strip("[]") if isinstance(v, str) else v for key, v in known.items() if v is not None}
         return known if "seed" in known else {}
 
-    def value(self, column: str) -> float | None:
-        """A number of the run, to six digits; None where there is none."""
-        if column.partition("_")[2] in STUDY_FIGURES and not self.of_study:
-            return None
-        value = self.row.get(column)
-        if column == "train_seconds":
-            seconds, stack = (self.provenance.get(key) for key in ("train_seconds", "stack_size"))
-            value = seconds / max(1, stack or 1) if isinstance(seconds, int | float) else None
-        return rounded(value) if isinstance(value, int | float) else None
+    @functools.cached_property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that are shown, by column, to six digits."""
+        seconds, stack = (self.provenance.get(key) for key in ("train_seconds", "stack_size"))
+        own = {name: value for name, value in self.row.items() if self.of_study or name not in OF_STUDIES}
+        if isinstance(seconds, int | float):
+            own["train_seconds"] = seconds / max(1, stack or 1)
+        return {name: rounded(v) for name, v in own.items() if isinstance(v, int | float) and math.isfinite(v)}
 
 
-def rounded(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def rounded_all(values: Iterable[float]) -> list[float | None]:
-    return [rounded(value) for value in values]
+    return [rounded(value) if math.isfinite(value) else None for value in values]
 
 
 def plain(value: Any) -> Any:
@@ -159,8 +157,8 @@ def columns(entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
     """
     named = {name: (metric.heading, meaning(name)) for name, metric in METRICS.items() if not name.startswith("train_")}
     named = {name: named[name] for name in MAIN if name in named} | named | COUNTS
-    entries = list(entries)
-    return {name: texts for name, texts in named.items() if any(entry.value(name) is not None for entry in entries)}
+    there = set[str]().union(*(entry.numbers for entry in entries))
+    return {name: texts for name, texts in named.items() if name in there}
 
 
 def meaning(column: str) -> str:
@@ -184,7 +182,7 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
     same = Counter(name for name, _ in {(e.settings.get("dataset"), e.row.get("dataset_hash")) for e in entries})
     numbers = columns(entries)
     drawn = list(dict.fromkeys(curve for entry in entries for curve in entry.curves))
-    ts = [t for entry in entries if (t := entry.value("effective_x_var"))]
+    ts = [t for entry in entries if (t := entry.numbers.get("effective_x_var"))]
     rows = []
     for entry in entries:
         own = [entry.settings.get(name) for name in names] if entry.settings else []
@@ -196,7 +194,7 @@ def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
             "reason": entry.reason,
             "reports": entry.reports,
             "settings": own,
-            "numbers": [entry.value(column) for column in numbers],
+            "numbers": [entry.numbers.get(column) for column in numbers],
             "pictures": entry.pictures,
             "curves": [drawn.index(curve) for curve in entry.curves],
         })  # fmt: skip
@@ -233,18 +231,13 @@ def _curve(curve: Curve, ts: Sequence[float]) -> dict[str, Any]:
 
 def run_data(entry: Entry) -> dict[str, Any]:
     """What a run's page draws: learning curves, and the training KL of each latent dimension with its closed form."""
-    history: dict[str, list[float]] = {"epoch": []}
-    if entry.folder.sound("history.csv", "result.json"):
-        with open(entry.folder.path / "history.csv", newline="") as f:
-            rows = list(csv.DictReader(f))
-        known = [name for name in ("epoch", *HISTORY) if rows and name in rows[0]]  # not every likelihood has an x_var
-        history |= {name: [float(row[name] or "nan") for row in rows] for name in known}
+    history = entry.folder.history()
     drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or len(set(history[name])) > 1)]
     kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
     order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)
     best = {c.kind: theory.optimum(c.eigenvalues, t, c.z_dim) for c in (entry.curves if len(kl) else ())}
     return {
-        "epoch": rounded_all(history["epoch"]),
+        "epoch": rounded_all(history.get("epoch", [])),
         "history": [[HISTORY[name], rounded_all(history[name])] for name in drawn],
         "dimension": order.tolist(),
         "rank": list(range(1, len(kl) + 1)),

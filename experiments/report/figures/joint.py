@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
 from experiments.frame import Report
+from experiments.outcome import JUDGED
 from experiments.report.closed_form import all_curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, limits, log_ticks, measured
@@ -17,15 +18,18 @@ PLACEMENTS = {"both": "o", "decoder": "^", "encoder": "s", "none": "D"}
 OTHER = "0.6"  # the colour of further numbers of latents
 
 
-def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
-    """Held-out KL, SSE and its ratio to the closed form, by effective variance."""
-    own = {report.name: _runs(report, dataset_hash) for report in reports}
+def joint(report: Report, others: Mapping[str, pd.DataFrame], dataset_hash: str) -> style.Drawn | None:
+    """Held-out KL, SSE and its ratio to the closed form, by effective variance.
+
+    Args:
+        others: the runs of other reports, by name.
+    """
+    own = {name: _usable(runs, dataset_hash) for name, runs in {report.name: report.runs, **others}.items()}
     own = {name: runs for name, runs in own.items() if not runs.empty}
     if not own:
         return None
     runs = pd.concat(own.values())
     runs = runs[~runs.index.duplicated()]
-    report = next(report for report in reports if report.name in own)
     z_dims = sorted({int(k) for k in runs["z_dim"]})
     coloured = dict(zip(style.spread(z_dims, len(style.COLOURS)), style.COLOURS, strict=False))
     forms = [curve for curve in all_curves(runs, report.datasets) if curve.z_dim in coloured]
@@ -76,8 +80,8 @@ def joint(reports: Sequence[Report], dataset_hash: str) -> style.Drawn | None:
         return style.Drawn(style.rendered(figure), "joint", values)
 
 
-def _runs(report: Report, dataset_hash: str) -> pd.DataFrame:
-    runs = report.usable
+def _usable(runs: pd.DataFrame, dataset_hash: str) -> pd.DataFrame:
     told = runs.reindex(columns=["effective_x_var", "bug.kind"])
     sound = told["bug.kind"].isna() | (told["bug.kind"] == "none")  # a bug changes the effective variance
-    return runs[(runs["dataset_hash"] == dataset_hash) & sound & (told["effective_x_var"] > 0)]
+    here = runs["outcome"].isin(JUDGED) & (runs["dataset_hash"] == dataset_hash)
+    return runs[here & sound & (told["effective_x_var"] > 0)]

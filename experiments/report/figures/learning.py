@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,14 @@ MAX_VALUES = 8
 MAX_LINES = 4
 
 
-def history(run: Mapping[str, Any] | pd.Series, columns: Sequence[str] = ("train_sse", "train_kl")) -> pd.DataFrame:
-    """Columns of history.csv by epoch; empty where they are not there or damaged."""
-    folder = RunFolder(Path(run["path"]))
-    if not folder.sound("history.csv", "result.json"):
-        return pd.DataFrame()
-    return pd.read_csv(folder.path / "history.csv", index_col="epoch")[list(columns)].astype(float)
-
-
 def mean_history(cell: Cell) -> pd.DataFrame:
-    """The means over a cell's runs, for the epochs that all of them have; over dead runs only if all died."""
+    """Means over a cell's runs by epoch, for the epochs that all of them have; of dead runs only if all died."""
     alive, died = living(cell)
-    found = [own for _, run in (died if alive.empty else alive).iterrows() if not (own := history(run)).empty]
-    if not found:
-        return pd.DataFrame()
-    together = pd.concat(found).groupby(level="epoch")
+    found = [RunFolder(Path(path)).history() for path in (died if alive.empty else alive)["path"]]
+    found = [history for history in found if history]
+    names = ("epoch", "train_sse", "train_kl")
+    rows = {name: [value for history in found for value in history[name]] for name in names}
+    together = pd.DataFrame(rows, dtype=float).groupby("epoch")
     return together.mean()[together.size() == len(found)]
 
 
