@@ -105,10 +105,8 @@ print(runs[0].folder.path)
 
 
 def test_the_first_python_block_runs_on_a_fresh_copy(copy: Path):
-    code = (
-        next(block for block in blocks("python") if "experiments.table(" in block)
-        + "\nassert runs.shape[0] == 50 and best in runs.index"
-    )
+    shown = next(block for block in blocks("python") if "experiments.table(" in block)
+    code = shown + "\nassert runs.shape[0] == 50 and best in runs.index"
     done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"xvar: none of its runs is in outputs/runs; these are the numbers of .*\n", done.stderr)

@@ -465,7 +465,7 @@ def test_runs_with_a_bug_have_no_closed_form_of_a_correct_vae(tmp_path: Path):
     fake_report(tmp_path, params={"bug.kind": ["none", "half_kl"], "seed": [0, 1]})
     report = read("trial", tmp_path)
     assert [len(curves(cell.first, report.datasets)) for cell in report.cells] == [1, 0]  # type: ignore[arg-type]
-    drawn = checked(joint([report], HASH))
+    drawn = checked(joint(report, {}, HASH))
     assert drawn.values["runs"] == 2
 
 
