@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from stat import S_ISREG
 from typing import Any
 
 from experiments import seal
@@ -89,12 +90,16 @@ def files_below(folder: str) -> dict[str, Stamp | None]:
         within = waiting.pop()
         with suppress(OSError), os.scandir(f"{folder}/{within}") as entries:
             for entry in entries:
-                name = within + entry.name
-                found[name] = None
-                with suppress(OSError):  # a link that leads nowhere
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{name}/")
-                    elif entry.is_file():
-                        stat = entry.stat()
-                        found[name] = stat.st_size, stat.st_mtime_ns
+                found[within + entry.name] = stamp_of(entry)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{within}{entry.name}/")
     return found
+
+
+def stamp_of(file: str | os.DirEntry[str]) -> Stamp | None:
+    """Size and time of a file; None where there is none."""
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return None
+    return (stat.st_size, stat.st_mtime_ns) if S_ISREG(stat.st_mode) else None

@@ -6,6 +6,7 @@ numbers as they were. The defaults of the schema can change too: the frozen ones
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any
@@ -76,9 +77,14 @@ def identity(config: Config) -> dict[str, Any]:
     in the run. A setting that is not frozen is compared with its default in the schema; one that the schema does not
     know, such as an argument of an optimizer, always counts.
     """
-    values, defaults = result_settings(config), {**result_settings(type(config)()), **FROZEN}
+    values, defaults = result_settings(config), _defaults(type(config))
     unused = ("dataset.", *vae_config.unused(values))
     return {k: v for k, v in values.items() if (k not in defaults or v != defaults[k]) and not k.startswith(unused)}
+
+
+@functools.cache
+def _defaults(kind: type[Config]) -> dict[str, Any]:
+    return {**result_settings(kind()), **FROZEN}
 
 
 def fingerprint(config: Config, content_hash: str) -> str:

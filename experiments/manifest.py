@@ -32,16 +32,17 @@ def manifest(runs: Sequence[Run], swept: Sequence[str], name: str) -> dict[str, 
     """
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-    used = [in_use(result_settings(run.config)) for run in runs]
-    names = _setting_names(swept, {name for run in runs for name in result_settings(run.config)})
-    rows, datasets = [], {}
+    given = [result_settings(run.config) for run in runs]
+    used = [in_use(values) for values in given]
+    names = _setting_names(swept, set[str]().union(*given))
+    rows, datasets = {}, {}
     for run, values in zip(runs, used, strict=True):
         values = {**values, "dataset": run.data.name}
         settings = {key: values.get(key) for key in names}  # null: the setting has no part in this run
         row = {"run": run.folder.name, "settings": settings, "dataset_hash": run.data.content_hash}
-        if row not in rows:
-            rows.append(row)
-        datasets.setdefault(run.data.content_hash, _dataset(run))
+        rows[repr(row)] = row  # a run may be listed with several settings, of which one has no part in it
+        if run.data.content_hash not in datasets:
+            datasets[run.data.content_hash] = _dataset(run)
     first, *others = used
     fixed = {k: v for k, v in first.items() if all(other.get(k) == v for other in others) and k not in names}
     return {
@@ -54,7 +55,7 @@ def manifest(runs: Sequence[Run], swept: Sequence[str], name: str) -> dict[str, 
         "swept": names,
         "fixed": fixed,
         "datasets": datasets,
-        "runs": rows,
+        "runs": [*rows.values()],
     }
 
 

@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 
 from experiments import seal
-from experiments.contents import Contents, Stamp, files_below
+from experiments.contents import Contents, Stamp, files_below, stamp_of
 from experiments.damage import damaged
 from experiments.locks import locked
 from experiments.provenance import training_code
@@ -263,6 +263,9 @@ class RunFolder:
         """Size and time of each file, by its path in the folder; None for what is not a file."""
         return _contents.files(str(self.path)) if _contents else files_below(str(self.path))
 
+    def _stamp(self, name: str) -> Stamp | None:
+        return _contents.files(str(self.path)).get(name) if _contents else stamp_of(f"{self.path}/{name}")
+
     def _content(self, name: str, parse: Callable[[bytes], Any]) -> Any:
         """What one of the folder's files holds; not to be changed, as others may be given the same object.
 
@@ -283,13 +286,14 @@ class RunFolder:
             FileNotFoundError: if there is no such file.
             ValueError: if it is another one; the message of both is one line that names the file.
         """
-        files = self.files()
-        if name not in files:
-            raise FileNotFoundError(f"{self.path}/{name}: missing")
-        file, written = files[name], files[record]
+        file, written = self._stamp(name), self._stamp(record)
         if file is not None and written is not None and file[1] < written[1]:
             return
-        if self._content(name, digest) != known:
+        try:
+            found = self._content(name, digest)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path}/{name}: missing") from None
+        if found != known:
             raise ValueError(
                 f"{self.path}/{name}: damaged: it does not match its checksum in {os.path.basename(record)}"
             )

@@ -14,7 +14,7 @@ from experiments.plan import Run
 from experiments.report.build import ReportError, collect, ending
 from experiments.report.compare import compare, line
 from experiments.site.build import refresh
-from experiments.store import RunFolder, reports_dir, runs_dir
+from experiments.store import RunFolder, reports_dir, runs_dir, snapshot
 
 
 def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Path) -> None:
@@ -23,15 +23,16 @@ def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Pa
     Raises:
         SweepFailed: if the report cannot be built; the message is one line.
     """
-    measure(runs)
-    try:
-        path = collect(manifest["name"], output_dir)
-    except ReportError as e:
-        raise SweepFailed(str(e)) from e
-    if comparison := compare(read(manifest["name"], output_dir, families=())):
-        print(line(comparison), file=sys.stderr)
-    print(f"\n{ending(path.parent)}\n\nreport: {path}", file=sys.stderr)
-    refresh(output_dir)
+    with snapshot(output_dir):
+        measure(runs)
+        try:
+            path = collect(manifest["name"], output_dir)
+        except ReportError as e:
+            raise SweepFailed(str(e)) from e
+        if comparison := compare(read(manifest["name"], output_dir, families=())):
+            print(line(comparison), file=sys.stderr)
+        print(f"\n{ending(path.parent)}\n\nreport: {path}", file=sys.stderr)
+        refresh(output_dir)
 
 
 def check_complete(manifest: dict[str, Any], output_dir: str | Path) -> None:
