@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ import pytest
 from scipy import stats
 
 from experiments import collect
+from experiments.damage import damage_named
 from experiments.findings import findings, survivors
-from experiments.frame import read
+from experiments.frame import Report, read
 from experiments.report import build, tables
 from tests.fakes import DATA, change, fake_report
 from tests.snapshots import check
@@ -134,6 +137,35 @@ def test_strays_are_not_picked_up_and_other_reports_stay_as_they_are(tmp_path: P
     assert {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert set(pd.read_csv(tmp_path / "reports" / "other" / "runs.csv")["x_var.value"]) == {0.5}
     assert "(trial/report.md)" in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_other_reports_are_drawn_from_their_runs_csv_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build.figures, "all_figures", lambda report, about: ({}, {}))
+    runs = fake_report(tmp_path, "other", params={"x_var.value": [0.3, 0.5]})
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1]})
+    collected(tmp_path)
+    figure = tmp_path / "reports/trial/figures/joint.png"
+    assert not figure.exists(), "the other report is not built"
+    collected(tmp_path, "other")
+    for folder in runs:
+        shutil.rmtree(folder)
+    drawn: list[dict[str, list[float]]] = []
+    joint = build.joint
+
+    def watch(report: Report, others: Mapping[str, pd.DataFrame], content: str) -> Any:
+        drawn.append({name: runs["x_var.value"].tolist() for name, runs in others.items()})
+        return joint(report, others, content)
+
+    monkeypatch.setattr(build, "joint", watch)
+    collected(tmp_path)
+    assert drawn == [{"other": [0.3, 0.5]}]
+    assert figure.exists()
+    path = tmp_path / "reports/other/runs.csv"
+    path.write_text(path.read_text().replace("0.3", "0.4"))
+    with damage_named("collect") as found:
+        collected(tmp_path)
+    assert list(found) == [f"{path}: damaged: it does not match its checksum in summary.json"]
+    assert not figure.exists()
 
 
 @pytest.mark.usefixtures("plain")

@@ -74,10 +74,11 @@ def test_a_figure_that_cannot_be_drawn_is_named_with_the_reason(
     def broken(*args: object) -> None:
         raise ValueError("no\nluck")
 
+    fake_report(tmp_path, "other", {"seed": [0]})
+    collect("other", tmp_path)
     for name in ("tradeoff", "joint"):
         monkeypatch.setattr(build, name, broken)
     monkeypatch.setattr(build.figures, "FIGURES", (*build.figures.FIGURES, broken))
-    fake_report(tmp_path, "other", {"seed": [0]})
     details = built(tmp_path, NAMES)["details.md"]
     for file in ("broken.png", "tradeoff.png", "joint.png"):
         assert f"- {file} could not be drawn: ValueError: no luck\n" in details
