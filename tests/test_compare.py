@@ -47,8 +47,17 @@ def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
     found = compare(report, tmp_path / "reference")
     assert found is not None
     assert (found.n_differ, found.column, found.run) == (2, "test_sse", last)
-    assert found.largest == pytest.approx(0.02, rel=1e-9)
+    assert found.largest == pytest.approx(1 - 1 / 1.02, rel=1e-9)
     assert f"differ from the reference trial, by at most 2 % (test_sse of {last})." in line(found)
+
+
+def test_a_value_that_is_0_in_the_reference_differs_by_100_percent(report: Report, tmp_path: Path):
+    frame = ship(report, tmp_path / "reference").copy()
+    frame.loc[frame.index[0], "test_kl"] = 0.0
+    frame.to_csv(tmp_path / "reference" / "trial" / "runs.csv")
+    found = compare(report, tmp_path / "reference")
+    assert found is not None
+    assert "by at most 100 % (test_kl of" in line(found)
 
 
 def test_a_value_in_only_one_of_the_two_is_a_difference(report: Report, tmp_path: Path):

@@ -27,8 +27,8 @@ class Comparison:
         reference: the name of the reference report.
         n_runs, n_numbers, n_differ: how many runs both have, how many of their metrics and counts were compared, and
             how many of these differ in any digit.
-        largest: the largest difference as a share of the reference's value; infinite where only one of the two has a
-            value, 0 where none differs.
+        largest: the largest difference as a share of the larger of the two values; infinite where only one of the two
+            has a value, 0 where none differs.
         column, run: where that is; empty where none differs.
     """
 
@@ -67,7 +67,7 @@ def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | No
     compared = ~(np.isnan(a) & np.isnan(b))
     differ = compared & (a != b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(differ, np.nan_to_num(np.abs(a - b) / np.abs(b), nan=np.inf), 0.0)
+        share = np.where(differ, np.nan_to_num(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), nan=np.inf), 0.0)
     run, column = "", ""
     if differ.any():
         i, j = divmod(int(share.argmax()), len(theirs))
