@@ -53,7 +53,7 @@ from vae.metrics import FAMILIES
 ROWS_AT_THE_END = 8  # of a sweep, on a terminal
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
 NO_BUG = ("bug.kind", "none")  # goes without saying
-SHARED = ("versions", "device", "device_name", "threads", "host_system")
+SHARED = ("versions", "device", "device_name", "instruction_set", "threads", "host_system")
 
 
 def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
