@@ -104,10 +104,16 @@ print(runs[0].folder.path)
     return copy
 
 
-def test_the_first_python_block_runs_on_a_fresh_copy(copy: Path):
+@pytest.fixture
+def untouched(copy: Path, tmp_path: Path) -> Path:
+    """The copy without what other tests have run in it."""
+    return shutil.copytree(copy, tmp_path / "clone", ignore=shutil.ignore_patterns("runs", "reports"))
+
+
+def test_the_first_python_block_runs_on_a_fresh_copy(untouched: Path):
     shown = next(block for block in blocks("python") if "experiments.table(" in block)
     code = shown + "\nassert runs.shape[0] == 50 and best in runs.index"
-    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=untouched, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"xvar: none of its runs is in outputs/runs; these are the numbers of .*\n", done.stderr)
 
@@ -175,7 +181,7 @@ def test_the_notebook_is_committed_without_outputs():
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(copy: Path):
+def test_the_notebook_runs(untouched: Path):
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     values = """
@@ -185,7 +191,7 @@ assert ((x - x_hat).square().flatten(1).sum(1).mean() < 20).item()
 assert mu.shape == (1000, 20)
 assert len(plt.get_fignums()) == 3
 """
-    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(copy)}
+    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(untouched)}
     command = [sys.executable, "-c", "\n".join([*code, values])]
-    done = subprocess.run(command, cwd=copy / "examples", env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=untouched / "examples", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
