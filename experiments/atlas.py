@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.frame import Cell, Report
 from experiments.statistics import Interval
@@ -21,7 +21,7 @@ class Entry:
     Attributes:
         bug: its name.
         how: how people come to write it; empty for none.
-        cell: its runs.
+        cell: its runs; all that were measured count as usable.
         outcome: of most of its runs.
         measured: on training images, by the names in QUANTITIES. What code without a bug prints is the true value.
         predicted: the closed form of the same; NaN where it has none or is infinite.
@@ -62,6 +62,8 @@ def atlas(report: Report) -> Atlas | None:
 
 def _entry(cell: Cell) -> Entry:
     bug = str(cell.settings["bug.kind"])
+    # Also of runs whose held-out error is out of bounds: with no_noise this is the symptom.
+    cell = replace(cell, runs=cell.runs.assign(usable=cell.runs["train_kl"].notna()))
     own = {
         name: name if bug != "none" else {"printed_kl": "kl", "printed_r": "sse"}.get(name, name) for name in QUANTITIES
     }

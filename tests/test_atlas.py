@@ -10,12 +10,14 @@ from experiments.frame import read
 from experiments.report.figures.atlas import atlas as draw
 from tests.fakes import fake_report
 
-KINDS = ("none", "half_kl", "mean_error")
+KINDS = ("none", "half_kl", "mean_error", "no_noise")
 
 
 def numbers(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     bug = settings["bug.kind"]
     row |= {"train_kl": 10.0 + settings["seed"], "train_theory_kl_low": 9.0, "train_theory_kl_high": 9.0}
+    if bug == "no_noise":
+        row |= {"test_sse": 1e6}  # more than all pixels can be wrong
     if bug == "mean_error":
         row |= {"test_kl": 0.0, "test_active_units": 0, "test_sse": 20.0}  # between the mean image and the zero image
     if bug == "none":
@@ -34,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def test_each_bug_has_its_numbers_its_closed_form_and_its_outcome(folder: Path):
     found = atlas(read("bugs", folder))
     assert found is not None
-    none, half, error = found.entries
+    none, half, error, no_noise = found.entries
     assert (none.bug, none.how, none.outcome) == ("none", "", "ok")
     assert none.measured["printed_kl"].mean == none.measured["kl"].mean == 10.5  # correct code prints the true values
     assert none.predicted["printed_kl"] == 9.0
@@ -42,7 +44,8 @@ def test_each_bug_has_its_numbers_its_closed_form_and_its_outcome(folder: Path):
     assert half.predicted["printed_kl"] != half.predicted["printed_kl"]  # NaN: its bounds differ
     assert "½" in half.how
     assert error.outcome == "collapsed"
-    assert found.by_outcome == {"ok": ["half_kl"], "collapsed": ["mean_error"]}
+    assert no_noise.measured["kl"].mean == 10.5  # though the report has no other use for runs that diverged
+    assert found.by_outcome == {"ok": ["half_kl"], "collapsed": ["mean_error"], "diverged": ["no_noise"]}
 
 
 def test_a_report_that_varies_more_has_no_atlas(tmp_path: Path):
@@ -54,4 +57,4 @@ def test_a_report_that_varies_more_has_no_atlas(tmp_path: Path):
 def test_the_picture_has_a_row_per_bug(folder: Path):
     drawn = draw(read("bugs", folder))
     assert drawn is not None
-    assert drawn.values == {"shown": 3, "total": 3}
+    assert drawn.values == {"shown": 4, "total": 4}
