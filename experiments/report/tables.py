@@ -282,6 +282,11 @@ def published(report: Report, living: Report) -> Table | None:
             columns += _metrics(cells, [f"test_{name}"])
             columns.append(Column(f"theory_{name}", f"{heading}, closed form", forms))
             columns.append(Column(f"published_{name}", f"{heading}, published", [q.get(name) for q in quoted], words))
+    named = dict.fromkeys(key for row in report.study["published"] for key in row if key in METRICS)
+    for name in named:
+        columns += _metrics(cells, [name])
+        values = [row.get(name) for row in quoted]
+        columns.append(Column(f"published_{name}", f"{metric(name).heading}, published", values, words))
     columns.append(Column("note", "the study, in our words", [q.get("note") for q in quoted]))
     return Table("published", "Published figures", columns)
 
@@ -296,13 +301,17 @@ def _study_theory(cell: Cell, column: str) -> tuple[float, float] | None:
 
 def _fits(report: Report, cell: Cell, row: Mapping[str, Any]) -> bool:
     """Whether a cell has the settings, swept or fixed, of a row of the study's table."""
-    return all(same(report.setting(cell, key), value) for key, value in row.items() if key not in STUDY_FIGURES)
+    return all(same(report.setting(cell, key), value) for key, value in row.items() if not _is_figure(key))
+
+
+def _is_figure(key: str) -> bool:
+    return key in STUDY_FIGURES or key in METRICS
 
 
 def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
     """The figures of all rows of the study's table that a cell fits."""
     rows = [row for row in report.study["published"] if _fits(report, cell, row)]
-    return {key: value for row in rows for key, value in row.items() if key in STUDY_FIGURES}
+    return {key: value for row in rows for key, value in row.items() if _is_figure(key)}
 
 
 def unmatched(report: Report) -> list[dict[str, Any]]:
@@ -310,7 +319,7 @@ def unmatched(report: Report) -> list[dict[str, Any]]:
     rows = [
         row for row in report.study.get("published") or () if not any(_fits(report, cell, row) for cell in report.cells)
     ]
-    return [{key: value for key, value in row.items() if key not in STUDY_FIGURES} for row in rows]
+    return [{key: value for key, value in row.items() if not _is_figure(key)} for row in rows]
 
 
 def all_tables(report: Report, living: Report, findings: Findings) -> dict[str, Table]:
