@@ -61,23 +61,23 @@ class DoubleKl(Buggy):
         return terms.but(kl=2 * terms.kl)
 
 
-class MeanError(Buggy):
-    """SSE/D + beta·KL, whatever was meant."""
+class AsPrinted(Buggy):
+    """The loss is the sum of the two values as they are printed, whatever was meant."""
 
     def __call__(self, terms: Terms) -> Tensor:
         error, kl = self.printed(terms)
         return error.mean() + terms.beta * kl.mean()
+
+
+class MeanError(AsPrinted):
+    """SSE/D + beta·KL, whatever was meant."""
 
     def printed(self, terms: Terms) -> tuple[Tensor, Tensor]:
         return terms.sse / terms.x[0].numel(), terms.kl
 
 
-class MeanKl(Buggy):
+class MeanKl(AsPrinted):
     """SSE + beta·KL/k, whatever was meant."""
-
-    def __call__(self, terms: Terms) -> Tensor:
-        error, kl = self.printed(terms)
-        return error.mean() + terms.beta * kl.mean()
 
     def printed(self, terms: Terms) -> tuple[Tensor, Tensor]:
         return terms.sse, terms.kl / terms.mu.shape[1]
