@@ -26,7 +26,7 @@ $(VENV): pyproject.toml constraints.txt
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-ablation-xvar: $(VENV) ## study A: the decoder's variance, 5 values x 10 seeds
+ablation-xvar: $(VENV) ## study A: the decoder's variance, 5 values and a learned one x 10 seeds
 	@$(RUN_PY) xvar $(SETTINGS)
 
 ablation-labels: $(VENV) ## study A: which networks receive the label, and how often it is repeated

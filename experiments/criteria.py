@@ -36,7 +36,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.frame import Cell, Report, changed, same
+from experiments.frame import Cell, Report, changed
+from experiments.keys import is_number, same
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.wording import described
 from vae import bugs
@@ -179,7 +180,7 @@ def _variance_as_std(run: pd.Series, facts: Mapping[str, Any]) -> tuple[float, f
 
 def _fits(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
-        return value is not None and wanted.get("at_least", -math.inf) <= value < wanted.get("below", math.inf)
+        return is_number(value) and wanted.get("at_least", -math.inf) <= value < wanted.get("below", math.inf)
     return same(value, wanted)
 
 
@@ -203,7 +204,7 @@ def pairs(reports: Reports, spec: Mapping[str, Any]) -> list[tuple[Cell, Cell]]:
     """
     own = {"runs": spec["runs"]} if "runs" in spec else {}
     if key := spec.get("steps"):
-        cells = [cell for cell in select(reports, **own) if len(cell.usable)]
+        cells = [cell for cell in select(reports, **own) if len(cell.usable) and is_number(_setting(cell, key))]
         found = list(itertools.pairwise(sorted(cells, key=lambda cell: _setting(cell, key))))
     else:
         first, second = (select(reports, **own | spec[end]) for end in ("from", "to"))

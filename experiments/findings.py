@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from experiments.frame import Cell, Report, changed, same
+from experiments.frame import Cell, Report, changed
+from experiments.keys import is_number, mostly_numbers, same
 from experiments.outcome import JUDGED, OUTCOMES
 from experiments.statistics import Interval, paired_interval, rate_difference, wilson_interval
 from experiments.wording import SETTING, described
@@ -206,8 +206,9 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
     cells = [cell for cell in cells if cell.settings[key] is not None]
     if len(cells) < 2:
         return None
-    numeric = all(isinstance(c.settings[key], int | float | np.number) for c in cells)
+    numeric = mostly_numbers([cell.settings[key] for cell in cells])
     if numeric:
+        cells = [cell for cell in cells if is_number(cell.settings[key])]
         descending = bool(cells[0].settings[key] > cells[-1].settings[key])
         cells = sorted(cells, key=lambda cell: cell.settings[key], reverse=descending)
     usual = reference_value(key, [cell.settings[key] for cell in cells])

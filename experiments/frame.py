@@ -21,6 +21,7 @@ import pandas as pd
 
 from experiments.damage import damage_named
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
+from experiments.keys import by_change, change_one_thing, mostly_numbers, one_per_group, same
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
 from experiments.store import (
@@ -212,8 +213,8 @@ class Report:
         return [None if isinstance(v, float) and math.isnan(v) else v for v in self.runs[key].unique()]
 
     def is_number(self, key: str) -> bool:
-        """Whether a swept setting can be put on an axis."""
-        return all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in self.values(key))
+        """Whether a swept setting can be put on an axis; a few of its values may be words (`mostly_numbers`)."""
+        return mostly_numbers(self.values(key))
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -264,13 +265,6 @@ class Report:
         """The content of each run's provenance.json, by run; empty where it cannot be read."""
         paths = self.runs["path"].items()
         return {str(name): RunFolder(Path(path)).read("provenance.json") or {} for name, path in paths}
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values of a setting are the same."""
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-9)
-    return a == b
 
 
 def changed(cell: Cell, reference: Cell) -> set[str]:
@@ -343,9 +337,11 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         row |= {"dataset": named[content], "dataset_hash": content}
         rows.append(row | {"sse_ratio": _against_theory(row, manifest["datasets"][content])})
     frame = frame_of(rows)
-    if "search" not in manifest and _changes_one_thing(frame, keys):
-        frame[SETTING] = _by_change([row["settings"] for _, row in planned])
-        keys = [SETTING]
+    if "search" not in manifest:
+        keys = one_per_group(frame, keys)
+        if change_one_thing(frame, keys):
+            frame[SETTING] = by_change([row["settings"] for _, row in planned])
+            keys = [SETTING]
     return Report(name, folder, manifest, keys, frame)
 
 
@@ -353,25 +349,6 @@ def _dataset_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The name of each dataset by content hash, with a part of the hash where two have one name."""
     names = Counter(data["name"] for data in datasets.values())
     return {h: data["name"] if names[data["name"]] == 1 else f"{data['name']} {h[:6]}" for h, data in datasets.items()}
-
-
-def _changes_one_thing(runs: pd.DataFrame, keys: Sequence[str]) -> bool:
-    """Whether a sweep of several settings compares its first run, the reference, with changes of it, and is not a grid.
-
-    A grid may have gaps: it is one as long as it has half of the cells.
-    """
-    full = math.prod(runs[key].nunique(dropna=False) for key in keys)
-    return len(keys) > 1 and len(runs[list(keys)].drop_duplicates()) < full / 2
-
-
-def _by_change(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each run what it changes of the first one's settings, in words."""
-    first = points[0]
-    changes = [
-        {k: v for k, v in point.items() if k != "seed" and v is not None and not same(v, first.get(k))}
-        for point in points
-    ]
-    return [described(own) or "the reference" for own in changes]
 
 
 def _against_theory(row: Mapping[str, Any], data: Mapping[str, Any]) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.findings import LOST, along, reference_value
-from experiments.frame import Cell, Report, same
+from experiments.frame import Cell, Report
+from experiments.keys import same
 from experiments.statistics import Interval
 from vae.metrics.expost import FITS
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.frame import Cell, Report, same
+from experiments.frame import Cell, Report
 from experiments.hypotheses import Diagnosis, Ranked, Row, Spectrum
+from experiments.keys import same
 from experiments.statistics import Interval, mean_interval
 from vae.conventions import STUDY_BATCH
 

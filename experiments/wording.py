@@ -39,14 +39,18 @@ def described(settings: Mapping[str, Any]) -> str:
 
 
 def labelled(settings: Mapping[str, Any]) -> str:
-    """Settings in short: a word explains itself, a number needs its name, and so does `none`.
+    """Settings in short: a word explains itself. A number needs its name, and so does a word that stands for a number.
 
     A setting that plays no part is named only if there is no other.
     """
     own = {k: v for k, v in settings.items() if words(v) != NONE}
     if not own:
         return ", ".join(f"no {short(k)}" for k in settings)
-    return ", ".join(v if isinstance(v, str) and v != "none" else described({k: v}) for k, v in own.items())
+
+    def alone(key: str, value: Any) -> bool:
+        return isinstance(value, str) and value != "none" and not key.endswith(".value")
+
+    return ", ".join(v if alone(k, v) else described({k: v}) for k, v in own.items())
 
 
 def listed(items: Sequence[str]) -> str:

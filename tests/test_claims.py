@@ -28,7 +28,9 @@ with np.load(ROOT / "experiments" / "spectra" / "cifar10.npz") as known:
     COLOURS |= {name: known["eigenvalues"].tolist() for name in ("test_variances", "test_variances_within")}
 CIFAR = {**DATA, **SIZES, **COLOURS, "image_shape": [3, 32, 32], "n_train": 50_000}
 CIFAR["sse_mean"] = {"train": 100.0, "test": 100.0}
-FULL = {name: f"{name}.kind" for name in ("model", "beta", "label_placement", "label_repeat", "objective", "bug")}
+FULL = {
+    name: f"{name}.kind" for name in ("model", "beta", "x_var", "label_placement", "label_repeat", "objective", "bug")
+}
 World = Callable[[str, dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 

@@ -67,7 +67,7 @@ def test_all_jobs_of_all_experiments(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "most"), [("seed=range(500)", 1), ("death", 3), ("xvar seed=range(100)", 1), ("labels", 5)]
+    ("command", "most"), [("seed=range(500)", 1), ("death", 3), ("xvar seed=range(100)", 2), ("labels", 5)]
 )
 def test_hydra_composes_once_per_combination_of_options(
     command: str, most: int, monkeypatch: pytest.MonkeyPatch

@@ -507,3 +507,16 @@ def test_search(canvases: list[Figure], objectives: dict[str, str]):
     assert "test_kl ≤ 30" in say("figure_captions.md.j2", drawn.kind, drawn.values)
     inside(canvases[0])
     assert search(trials[3:], objectives, []) is None
+
+
+def test_a_word_among_numbers_stands_apart_from_their_line(tmp_path: Path, canvases: list[Figure]):
+    points = [{"x_var.kind": "fixed", "x_var.value": x} for x in (1, 0.1, 0.01)]
+    points += [{"x_var.kind": "learned", "x_var.value": 0.1}]
+    fake_report(tmp_path, params={"seed": [0, 1, 2]}, points=points)
+    checked(figures.swept(read("trial", tmp_path)))
+    kl = canvases[0].axes[0]
+    assert [tick.get_text() for tick in kl.get_xticklabels()] == ["0.01", "0.1", "1", "learned"]
+    joined, alone = [np.array(c.lines[0].get_xdata()) for c in kl.containers if isinstance(c, ErrorbarContainer)]
+    assert joined.tolist() == [0.01, 0.1, 1]
+    assert alone.tolist() == [kl.get_xticks()[-1]]
+    assert alone[0] > 1

@@ -93,6 +93,13 @@ def test_a_number_goes_from_end_to_end_and_the_best_between_is_named(tmp_path: P
     assert key.best["sample_ffd"][0] == 0.3
 
 
+def test_a_word_among_numbers_is_no_end(tmp_path: Path):
+    points = [{"x_var.kind": kind, "x_var.value": x} for kind, x in (("fixed", 1), ("fixed", 0.1), ("learned", 0.1))]
+    (key,) = found(tmp_path, params={"seed": [0, 1, 2]}, points=points).keys
+    assert key.numeric
+    assert {(e.first, e.second) for e in key.clear} == {(1, 0.1)}
+
+
 def test_means_leave_out_runs_that_died_where_others_did_not(tmp_path: Path):
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         return row | (DEAD if settings["x_var.value"] == 1 and settings["seed"] < 2 else {})

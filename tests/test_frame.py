@@ -112,21 +112,6 @@ def test_sse_ratio_compares_with_the_closed_form_at_equal_kl(tmp_path: Path, pla
     assert row["sse_ratio"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_sweep_that_changes_one_thing_at_a_time_has_one_key(tmp_path: Path):
-    points = [
-        {"x_var.value": 0.1, "trainer.lr": 0.001, "trainer.epochs": 3},
-        {"x_var.value": 0.1, "trainer.lr": 0.01, "trainer.epochs": 3},
-        {"x_var.value": 0.1, "trainer.lr": 0.003, "trainer.epochs": 3},
-        {"x_var.value": 1, "trainer.lr": 0.001, "trainer.epochs": 3},
-        {"x_var.value": 0.1, "trainer.lr": 0.001, "trainer.epochs": 9},
-    ]
-    fake_report(tmp_path, params={"seed": [0, 1]}, points=points)
-    report = read("trial", tmp_path)
-    assert report.keys == ["setting"]
-    assert [cell.name for cell in report.cells] == ["the reference", "lr 0.01", "lr 0.003", "x_var 1", "epochs 9"]
-    assert frame.changed(report.cells[3], report.cells[0]) == {"x_var.value"}
-
-
 def test_a_setting_without_a_part_in_a_run_is_a_group_of_its_own(tmp_path: Path):
     points = [{"label_placement.kind": "both", "label_repeat.value": n} for n in (1, 5)]
     points.append({"label_placement.kind": "none", "label_repeat.value": None})  # type: ignore[dict-item]

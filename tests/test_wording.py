@@ -93,6 +93,7 @@ def test_settings_in_words():
     assert described({"model.hidden": [400, 200], "trainer.lr": 0.01}) == "model.hidden 400-200, lr 0.01"
     assert labelled({"x_var.value": 0.1, "label_placement.kind": "both"}) == "x_var 0.1, both"
     assert labelled({"label_placement.kind": "none", "label_repeat.value": None}) == "label_placement none"
+    assert labelled({"x_var.value": "learned"}) == "x_var learned"
     assert labelled({"label_repeat.value": None}) == "no label_repeat"
 
 

@@ -18,7 +18,8 @@ import pandas as pd
 from experiments import logistic
 from experiments.evaluate import evaluate
 from experiments.findings import LOST, asked_outcomes
-from experiments.frame import Cell, Report, same
+from experiments.frame import Cell, Report
+from experiments.keys import same
 from experiments.outcome import KL_FLOOR
 from experiments.report.arrays import arrays
 from experiments.statistics import Interval

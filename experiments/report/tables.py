@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.findings import Findings, asked, compare, controls
-from experiments.frame import Cell, Report, same
+from experiments.frame import Cell, Report
+from experiments.keys import same
 from experiments.latents import prior_shares
 from experiments.outcome import OUTCOMES
 from experiments.report.render import metric

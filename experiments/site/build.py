@@ -7,7 +7,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,7 +24,6 @@ from vae.metrics import METRICS
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
 STAMPS = ".runs.json"  # in pages/: of what each run's page was made
-WRITERS = 8  # most of the time of writing is spent waiting for the disk
 
 
 def refresh(output_dir: str | Path) -> None:
@@ -108,14 +106,13 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
     there, before = set(os.listdir(pages)), read_sound(pages / STAMPS) or {}
     stamps = {entry.name: fingerprint(entry) for entry in entries}
 
-    def write_page(entry: Entry) -> None:
-        shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-        write_atomic(pages / f"{entry.name}.html", template.render(entry=entry, **shown))
-
-    changed = [e for e in entries if before.get(e.name) != stamps[e.name] or f"{e.name}.html" not in there]
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write_page, changed))  # so that an error is raised here
+    for entry in entries:
+        if before.get(entry.name) != stamps[entry.name] or f"{entry.name}.html" not in there:
+            shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
+            text = template.render(entry=entry, **shown)
+            write_atomic(pages / f"{entry.name}.html", text, flushed=False)
     if before != stamps:
+        os.sync()  # once for all pages: the stamps must not outlive a page
         write_json(pages / STAMPS, stamps)
     _remove_others(pages, {f"{entry.name}.html" for entry in entries})
 

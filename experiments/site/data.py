@@ -155,12 +155,13 @@ def columns(entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
 
     Numbers of training images are on the runs' own pages only.
     """
-    named = {name: (metric.heading, meaning(name)) for name, metric in METRICS.items() if not name.startswith("train_")}
-    named = {name: named[name] for name in MAIN if name in named} | named | COUNTS
     there = set[str]().union(*(entry.numbers for entry in entries))
-    return {name: texts for name, texts in named.items() if name in there}
+    shown = [name for name in METRICS if not name.startswith("train_")]
+    names = dict.fromkeys(name for name in (*MAIN, *shown, *COUNTS) if name in there)
+    return {name: COUNTS.get(name) or (METRICS[name].heading, meaning(name)) for name in names}
 
 
+@functools.cache
 def meaning(column: str) -> str:
     """What a metric is, with its unit and which values are better."""
     metric = METRICS[column]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from experiments.frame import Cell, Report
+from experiments.keys import is_number
 from experiments.report.figures.style import plain, spread
 from experiments.wording import short, words
 from vae.config import Config, settings
@@ -87,16 +88,25 @@ def log_ticks(ax: Axes, which: str, low: float, high: float) -> None:
 
 
 class NumberAxis:
-    """The main setting as an axis of numbers."""
+    """The main setting as an axis of numbers. Values that are words stand apart, on its right."""
 
     def __init__(self, report: Report) -> None:
         assert report.main is not None
         self.key = report.main
-        self.values = sorted(float(v) for v in report.values(self.key))
+        values = report.values(self.key)
+        self.values = sorted(float(v) for v in values if is_number(v))
         self.log = self.values[0] > 0 and self.values[-1] / self.values[0] >= 10
+        words = [v for v in values if not is_number(v)]
+        self.words = {v: self.aside(self.values[-1], 20 * (i + 1)) for i, v in enumerate(words)}  # place by word
 
     def at(self, cell: Cell) -> float:
-        return float(cell.settings[self.key])
+        value = cell.settings[self.key]
+        return float(value) if is_number(value) else self.words[value]
+
+    def pieces(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells that a line joins: those with a number in their order, and each other one alone."""
+        numbers = sorted((c for c in cells if is_number(c.settings[self.key])), key=self.at)
+        return [piece for piece in (numbers, *([c] for c in cells if c not in numbers)) if piece]
 
     def aside(self, x: float, steps: float) -> float:
         """A position some steps beside x, so that bars do not cover each other."""
@@ -115,12 +125,14 @@ class NumberAxis:
         ax.set_xlabel(self.label)
         if self.log:
             ax.set_xscale("log")
-        places = np.log(self.values) if self.log else np.array(self.values)
+        texts = {value: words(value) for value in self.values} | {x: plain(word) for word, x in self.words.items()}
+        places = np.log([*texts]) if self.log else np.array([*texts])
         places = (places - places[0]) / max(places[-1] - places[0], 1e-300)  # 0 to 1
-        ticks: list[int] = []
-        for i, value in enumerate(self.values):
-            room = 0.035 * (len(words(value)) + 1)  # of a panel that takes a third of the width
-            if not ticks or places[i] - places[ticks[-1]] >= room:
-                ticks.append(i)
-        ax.set_xticks([self.values[i] for i in ticks], [words(self.values[i]) for i in ticks])
+        ticks: dict[float, tuple[float, str]] = {}  # text by value, with its place
+        for place, (value, text) in zip(places, texts.items(), strict=True):
+            before, beside = max(ticks.values(), default=(-math.inf, ""))
+            room = 0.035 * ((len(text) + len(beside)) / 2 + 1)  # of a panel that takes a third of the width
+            if place - before >= room:
+                ticks[value] = place, text
+        ax.set_xticks([*ticks], [text for _, text in ticks.values()])
         ax.minorticks_off()

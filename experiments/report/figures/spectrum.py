@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from experiments.evaluate import read_metrics
-from experiments.frame import Cell, Report, same
+from experiments.frame import Cell, Report
+from experiments.keys import same
 from experiments.report.closed_form import curves
 from experiments.report.figures import style
 from experiments.report.figures.axes import living, log_ticks

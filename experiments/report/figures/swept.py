@@ -52,11 +52,11 @@ def _by_number(report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]
         ends: list[float] = []
         for i, (_, cells) in enumerate(lines):
             steps = (2 * i - len(lines) + 1) * min(1, 4 / len(lines))
-            ordered = sorted(cells, key=axis.at)
-            places = [axis.aside(axis.at(cell), steps) for cell in ordered]
-            beside = [axis.aside(x, 1) for x in places]
-            own = panels.draw(ax, quantity, ordered, places, beside, style.marks(i))
-            heights, ends = heights + own[0], ends + own[1]
+            for ordered in axis.pieces(cells):
+                places = [axis.aside(axis.at(cell), steps) for cell in ordered]
+                beside = [axis.aside(x, 1) for x in places]
+                own = panels.draw(ax, quantity, ordered, places, beside, style.marks(i))
+                heights, ends = heights + own[0], ends + own[1]
         panels.scale(ax, quantity, heights, ends)
         axis.decorate(ax)
         ax.set_ylabel(name)
@@ -195,9 +195,8 @@ def _draw_closed_form(
 ) -> list[float]:
     """Each closed form once: in the colour of its line, or grey where several lines share it. Returns its heights."""
     users: dict[tuple[str, tuple[float, ...], tuple[float, ...]], list[int]] = {}
-    for i, (_, cells) in enumerate(lines):
-        ordered = sorted(cells, key=axis.at)
-        found = [(axis.at(c), c.mean("effective_x_var"), curve) for c in ordered for curve in _forms(report, c)]
+    for i, piece in [(i, piece) for i, (_, cells) in enumerate(lines) for piece in axis.pieces(cells)]:
+        found = [(axis.at(c), c.mean("effective_x_var"), curve) for c in piece for curve in _forms(report, c)]
         for kind in {curve.kind for _, _, curve in found}:
             points = [point for point in found if point[2].kind == kind]
             x, t = np.array([point[:2] for point in points]).T
