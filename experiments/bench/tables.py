@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,18 +96,21 @@ def training(repetitions: int, n_images: int = 6400) -> tuple[dict[str, float], 
     return {name: EPOCH * seconds for name, seconds in t.items()}, rows
 
 
-def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES) -> list[dict[str, Any]]:
+def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES) -> Iterator[dict[str, Any]]:
     """Training on the GPU: seconds per epoch and run of two plain loops, of eager steps and of CUDA graphs.
 
-    Returns:
-        One row per network and stack size; its times are None where the memory is too small. Empty without a GPU.
+    Args:
+        n_images: of a timing; larger stacks have fewer, so that no timing has more than 16 times as many over all runs.
+
+    Yields:
+        One row per network and stack size; its times are None where the memory is too small. None without a GPU.
     """
     if not torch.cuda.is_available():
-        return []
-    device, rows = torch.device("cuda"), []
+        return
+    device = torch.device("cuda")
     for kind in ("mlp", "conv"):
-        images, labels = random_images(kind, n_images)
         for k in sizes:
+            images, labels = random_images(kind, max(4 * BATCH, n_images * min(k, 16) // k))
             configs = [settings_of(kind, seed) for seed in range(k)]
             workloads: dict[str, Workload] = {}
             try:
@@ -116,10 +119,9 @@ def gpu(repetitions: int, n_images: int = 6400, sizes: Sequence[int] = GPU_SIZES
                 workloads["eager"] = stacked(configs, images, labels, device, captured=False)
                 workloads["graph"] = stacked(configs, images, labels, device)
                 t = interleaved(f"{kind}, {k} runs on the GPU", workloads, repetitions)
-                rows.append({"kind": kind, "runs": k, "seconds": {name: EPOCH * v for name, v in t.items()}})
+                yield {"kind": kind, "runs": k, "seconds": {name: EPOCH * v for name, v in t.items()}}
             except torch.OutOfMemoryError:
-                rows.append({"kind": kind, "runs": k, "seconds": None})
+                yield {"kind": kind, "runs": k, "seconds": None}
             finally:
                 workloads.clear()  # their memory is needed for the next row
                 torch.cuda.empty_cache()
-    return rows
