@@ -55,9 +55,11 @@ class Atlas:
 
 def atlas(report: Report) -> Atlas | None:
     """The atlas; None unless the report compares bugs, and nothing else, with a VAE without one."""
-    cells = [_measured(cell) for cell in report.cells if len(cell.runs)]
-    correct = next((cell for cell in cells if cell.settings == {"bug.kind": "none"}), None)
-    if report.keys != ["bug.kind"] or correct is None:
+    if report.keys != ["bug.kind"] or "train_kl" not in report.runs:
+        return None
+    cells = [_measured(cell) for cell in report.cells]
+    correct = next((cell for cell in cells if cell.settings["bug.kind"] == "none"), None)
+    if correct is None:
         return None
     entries = [_entry(cell, correct) for cell in cells]
     by_symptom = {symptom: [e.bug for e in entries if e.symptom == symptom] for symptom in SYMPTOMS}

@@ -183,7 +183,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
         return []
     if report.keys == [SETTING]:
         return [_by_change(report, columns)]
-    usual = {key: reference_value(key, report.values(key)) for key in report.keys}
+    usual = reference_settings(report)
 
     def rank(f: KeyFinding) -> tuple[bool, bool, float]:
         at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
@@ -195,6 +195,13 @@ def key_findings(report: Report) -> list[KeyFinding]:
             lines = [f for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
             found += [max(lines, key=rank)] if lines else []
     return sorted(found, key=lambda f: -f.importance)
+
+
+def reference_settings(report: Report) -> dict[str, Any]:
+    """The reference value of each swept setting; a sweep that changes one thing at a time begins with them."""
+    if SETTING in report.keys:
+        return report.cells[0].settings
+    return {key: reference_value(key, report.values(key)) for key in report.keys}
 
 
 def reference_value(key: str, values: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from experiments.damage import damage_named
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
-from experiments.keys import by_change, change_one_thing, mostly_numbers, one_per_group, same
+from experiments.keys import as_changes, mostly_numbers, one_per_group, same
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
 from experiments.store import (
@@ -180,7 +180,7 @@ class Report:
     Attributes:
         name, folder: of the report.
         manifest: the content of sweep.json.
-        keys: the swept settings but the seed, by dotted name; [SETTING] if the sweep changes one thing at a time.
+        keys: the swept settings but the seed, by dotted name; SETTING for those of which a sweep changes one at a time.
         runs: one row per run, as `frame_of` gives it, with the columns of `keys`, and `sse_ratio`: training SSE over
             that of the closed form at equal training KL (above 1: reconstruction is worse than PCA's at the same KL).
     """
@@ -338,10 +338,7 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         rows.append(row | {"sse_ratio": _against_theory(row, manifest["datasets"][content])})
     frame = frame_of(rows)
     if "search" not in manifest:
-        keys = one_per_group(frame, keys)
-        if change_one_thing(frame, keys):
-            frame[SETTING] = by_change([row["settings"] for _, row in planned])
-            keys = [SETTING]
+        keys = as_changes(frame, one_per_group(frame, keys), [row["settings"] for _, row in planned])
     return Report(name, folder, manifest, keys, frame)
 
 

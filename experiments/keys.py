@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.wording import described
+from experiments.wording import SETTING, described
+
+REFERENCE = "the reference"  # the setting that the others change
 
 
 def is_number(value: Any) -> bool:
@@ -47,20 +49,27 @@ def one_per_group(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     return kept
 
 
-def change_one_thing(runs: pd.DataFrame, keys: Sequence[str]) -> bool:
-    """Whether a sweep of several settings compares its first run, the reference, with changes of it, and is not a grid.
+def as_changes(runs: pd.DataFrame, keys: Sequence[str], points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names the settings of a sweep that is no grid by what they change of the first, in the column SETTING.
 
-    A grid may have gaps: it is one as long as it has half of the cells.
+    A grid may have gaps: it is one as long as it has half of the cells. A setting of which every value is combined with
+    all of the others stays a key of its own.
+
+    Args:
+        points: the settings of each run, by dotted name.
     """
-    full = math.prod(runs[key].nunique(dropna=False) for key in keys)
-    return len(keys) > 1 and len(runs[list(keys)].drop_duplicates()) < full / 2
-
-
-def by_change(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each run what it changes of the first one's settings, in words."""
+    settings = runs[list(keys)].drop_duplicates()
+    if len(keys) < 2 or len(settings) >= math.prod(runs[key].nunique(dropna=False) for key in keys) / 2:
+        return list(keys)
+    crossed = [
+        key
+        for key in keys
+        if len(settings) == settings[key].nunique(dropna=False) * len(settings.drop(columns=key).drop_duplicates())
+    ]
     first = points[0]
     changes = [
-        {k: v for k, v in point.items() if k != "seed" and v is not None and not same(v, first.get(k))}
+        {k: v for k, v in point.items() if k not in ("seed", *crossed) and v is not None and not same(v, first.get(k))}
         for point in points
     ]
-    return [described(own) or "the reference" for own in changes]
+    runs[SETTING] = [described(own) or REFERENCE for own in changes]
+    return [*crossed, SETTING]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.findings import LOST, along, reference_value
+from experiments.findings import LOST, reference_settings
 from experiments.frame import Cell, Report
 from experiments.keys import same
 from experiments.statistics import Interval
+from experiments.wording import SETTING
 from vae.metrics.expost import FITS
 
 GAP = "sample_ffd - reconstruction_ffd"
@@ -67,26 +68,32 @@ class Leakage:
 
 
 def leakage(report: Report) -> list[Leakage]:
-    """One entry for each x_var; other settings have their default, or the first value. Empty without `probe_accuracy`.
+    """One entry for each x_var; other settings have their reference values. Empty without `probe_accuracy`.
 
     Runs that collapsed or died are left out.
     """
-    key = "label_placement.kind"
     used = _using_latents(report)
-    if key not in used.runs:
-        return []
-    found = []
-    for rest, cells in along(used, key) if key in used.keys else [(used.rest(c, None), [c]) for c in used.cells]:
+    usual = reference_settings(report)
+    # By the values of x_var and of other settings than these two that are varied: the settings by label placement.
+    found: dict[str, tuple[dict[str, Any], dict[str, Cell]]] = {}
+    for cell in used.cells:
+        if not len(cell.values("probe_accuracy")):
+            continue
+        placement = cell.usable["label_placement.kind"].iloc[0]
+        rest = {k: v for k, v in used.rest(cell, "label_placement.kind").items() if k != SETTING}
+        rest = {k: usual[k] if v is None else v for k, v in rest.items()}  # one that plays no part matches any
         others = {k: v for k, v in rest.items() if k != "x_var.value"}
-        told = [cell for cell in cells if len(cell.values("probe_accuracy"))]
-        if told and all(same(v, reference_value(k, report.values(k))) for k, v in others.items()):
-            accuracies = [(str(_placement(cell)), cell.interval("probe_accuracy")) for cell in told]
-            found.append(Leakage(rest, accuracies, told[0].mean("probe_chance")))
-    return found
-
-
-def _placement(cell: Cell) -> Any:
-    return cell.usable["label_placement.kind"].iloc[0]
+        if all(same(v, usual[k]) for k, v in others.items()):
+            # Of a sweep that changes one thing at a time, the first setting with this placement.
+            found.setdefault(repr(rest), (rest, {}))[1].setdefault(str(placement), cell)
+    return [
+        Leakage(
+            rest,
+            [(placement, cell.interval("probe_accuracy")) for placement, cell in cells.items()],
+            next(iter(cells.values())).mean("probe_chance"),
+        )
+        for rest, cells in found.values()
+    ]
 
 
 def _using_latents(report: Report) -> Report:

@@ -211,3 +211,27 @@ def test_runs_that_could_not_be_evaluated_are_counted_by_reason(tmp_path: Path):
         path = folder / "metrics" / "posterior.json"
         change(path, failure={"reason": "RuntimeError: no", "traceback": ""})
     assert findings(read("trial", tmp_path)).evaluation == [("posterior", "RuntimeError: no", 2)]
+
+
+def test_changes_at_several_values_of_another_setting_are_told_at_its_first_value(tmp_path: Path):
+    changes = [{}, {"trainer.lr": 0.01}, {"model.hidden": [100]}, {"trainer.epochs": 9}, {"label_repeat.value": 1}]
+    usual = {"trainer.lr": 0.001, "model.hidden": [400], "trainer.epochs": 3, "label_repeat.value": 5}
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        e = noise(settings["seed"], 0.001)
+        return row | {"sample_accuracy": (0.5 if settings["trainer.lr"] == 0.01 else 0.9) + e}
+
+    keys = found(
+        tmp_path,
+        params={"x_var.value": [1, 0.1], "seed": [0, 1, 2]},
+        points=[usual | own for own in changes],
+        change=change,
+        study={"columns": ["sample_accuracy"], "pick": False},
+    ).keys
+    (key,) = [own for own in keys if own.key == "setting"]
+    assert key.rest == {"x_var.value": 1}  # though 0.1 is the default
+    assert [(value, round(own.mean, 2)) for value, own in key.values][:2] == [("the reference", 0.9), ("lr 0.01", 0.5)]
+    assert key.alike == ["model.hidden 100", "epochs 9", "label_repeat 1"]
+    assert say("sentences.md.j2", "key_finding", key).startswith(
+        "Sample accuracy (x_var 1) is 0.9008 with the reference settings, 0.5008 with lr 0.01, 0.9008 with model.hidden 100 "
+    )

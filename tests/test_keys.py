@@ -68,3 +68,15 @@ def test_two_kinds_with_one_value_each_keep_their_names():
 )
 def test_a_setting_is_a_number_if_most_of_its_values_are(values: list[Any], expected: bool):
     assert mostly_numbers(values) is expected
+
+
+def test_a_setting_that_is_combined_with_all_others_stays_a_key(tmp_path: Path):
+    changes = [{}, {"trainer.lr": 0.01}, {"model.hidden": [100]}, {"trainer.epochs": 9}, {"label_repeat.value": 1}]
+    usual = {"trainer.lr": 0.001, "model.hidden": [400], "trainer.epochs": 3, "label_repeat.value": 5}
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0]}, points=[usual | own for own in changes])
+    report = read("trial", tmp_path)
+    names = ["the reference", "lr 0.01", "model.hidden 100", "epochs 9", "label_repeat 1"]
+    assert report.keys == ["x_var.value", "setting"]
+    assert [cell.settings for cell in report.cells] == [
+        {"x_var.value": x, "setting": name} for x in (1, 0.1) for name in names
+    ]

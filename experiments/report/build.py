@@ -272,7 +272,8 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
         if key not in ("training_version", "seed", "dataset") and value is not None and (key, value) != NO_BUG:
             fixed.setdefault(group, []).append(words(value) if rest == "kind" else f"{rest} {words(value)}")
     seeds = sorted(report.runs["seed"].dropna().unique())
-    reference = report.cells[0].point if report.keys == [SETTING] else {}
+    reference = report.cells[0].point if SETTING in report.keys else {}
+    named = {"seed", *report.keys, *(f"{key.removesuffix('.value')}.kind" for key in reference if ".value" in key)}
     times = [(p["started"], p["finished"]) for p in known if "started" in p and "finished" in p]
     seconds = sum(p.get("train_seconds", 0) / max(1, p.get("stack_size", 1)) for p in known)
     return {
@@ -281,7 +282,7 @@ def _values(report: Report, output_dir: str | Path) -> dict[str, Any]:
         "seeds": max((len(cell.usable) for cell in report.cells), default=0),
         "seed_names": _ranges([int(seed) for seed in seeds]),
         "space": report.manifest.get("search", {}).get("space", {}),
-        "reference": {k: v for k, v in reference.items() if k != "seed" and v is not None},
+        "reference": {k: v for k, v in reference.items() if k not in named and v is not None},
         "fixed": fixed,
         "code": _distinct([{"code": _code(p)} for p in known], "code"),
         "shared": {key: own for key in SHARED if (own := _distinct(known, key))},
