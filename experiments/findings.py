@@ -15,17 +15,15 @@ from typing import Any
 import pandas as pd
 
 from experiments.frame import Cell, Report, changed
-from experiments.keys import is_number, mostly_numbers, same
+from experiments.keys import is_number, mostly_numbers, reference_value, same
 from experiments.outcome import JUDGED, OUTCOMES
 from experiments.statistics import Interval, paired_interval, rate_difference, wilson_interval
 from experiments.wording import SETTING, described
-from vae.config import Config, settings
 from vae.metrics import METRICS
 
 DEFAULT_COLUMNS = ("test_kl", "test_sse", "sample_accuracy", "sample_ffd")
 LOST = ("collapsed", "dead")
 ROUNDING = 1e-5  # relative, of a closed form from the eigenvalues as a manifest keeps them, with six digits
-DEFAULTS = {name: value for name, value, _, _ in settings(Config())}
 
 
 # ---------------------------------------------------------------------------------------------- what is asked
@@ -183,10 +181,9 @@ def key_findings(report: Report) -> list[KeyFinding]:
         return []
     if report.keys == [SETTING]:
         return [_by_change(report, columns)]
-    usual = reference_settings(report)
 
     def rank(f: KeyFinding) -> tuple[bool, bool, float]:
-        at_reference = all(same(v, usual[k]) for k, v in f.rest.items())
+        at_reference = all(same(v, report.usual[k]) for k, v in f.rest.items())
         return f.trade_off and report.study.get("pick", True), at_reference, f.importance
 
     found = []
@@ -195,18 +192,6 @@ def key_findings(report: Report) -> list[KeyFinding]:
             lines = [f for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
             found += [max(lines, key=rank)] if lines else []
     return sorted(found, key=lambda f: -f.importance)
-
-
-def reference_settings(report: Report) -> dict[str, Any]:
-    """The reference value of each swept setting; a sweep that changes one thing at a time begins with them."""
-    if SETTING in report.keys:
-        return report.cells[0].settings
-    return {key: reference_value(key, report.values(key)) for key in report.keys}
-
-
-def reference_value(key: str, values: Sequence[Any]) -> Any:
-    """The default of a setting if it is among the values, else the first value."""
-    return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
 
 
 def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Mapping[str, float]) -> KeyFinding | None:

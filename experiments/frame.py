@@ -21,7 +21,7 @@ import pandas as pd
 
 from experiments.damage import damage_named
 from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
-from experiments.keys import as_changes, mostly_numbers, one_per_group, same
+from experiments.keys import as_changes, mostly_numbers, one_per_group, reference_value, same
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
 from experiments.store import (
@@ -235,6 +235,13 @@ class Report:
         """The setting on the x axis: the numeric one with most values, else the one with most values."""
         several = [key for key in self.keys if len(self.values(key)) > 1]
         return max(several, key=lambda key: (self.is_number(key), len(self.values(key))), default=None)
+
+    @cached_property
+    def usual(self) -> dict[str, Any]:
+        """The reference value of each swept setting; a sweep that changes one thing at a time begins with them."""
+        if SETTING in self.keys:
+            return self.cells[0].settings
+        return {key: reference_value(key, self.values(key)) for key in self.keys}
 
     @cached_property
     def lines(self) -> list[tuple[dict[str, Any], list[Cell]]]:

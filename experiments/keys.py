@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from experiments.wording import SETTING, described
+from vae.config import Config, settings
 
 REFERENCE = "the reference"  # the setting that the others change
+DEFAULTS = {name: value for name, value, _, _ in settings(Config())}
 
 
 def is_number(value: Any) -> bool:
@@ -29,6 +31,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, int | float) and isinstance(b, int | float):
         return math.isclose(a, b, rel_tol=1e-9)
     return a == b
+
+
+def reference_value(key: str, values: Sequence[Any]) -> Any:
+    """The default of a setting if it is among the values, else the first value."""
+    return next((v for v in values if same(v, DEFAULTS.get(key))), values[0])
 
 
 def one_per_group(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
@@ -58,13 +65,13 @@ def as_changes(runs: pd.DataFrame, keys: Sequence[str], points: Sequence[Mapping
     Args:
         points: the settings of each run, by dotted name.
     """
-    settings = runs[list(keys)].drop_duplicates()
-    if len(keys) < 2 or len(settings) >= math.prod(runs[key].nunique(dropna=False) for key in keys) / 2:
+    unique = runs[list(keys)].drop_duplicates()
+    if len(keys) < 2 or len(unique) >= math.prod(runs[key].nunique(dropna=False) for key in keys) / 2:
         return list(keys)
     crossed = [
         key
         for key in keys
-        if len(settings) == settings[key].nunique(dropna=False) * len(settings.drop(columns=key).drop_duplicates())
+        if len(unique) == unique[key].nunique(dropna=False) * len(unique.drop(columns=key).drop_duplicates())
     ]
     first = points[0]
     changes = [

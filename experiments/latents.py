@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.findings import LOST, reference_settings
+from experiments.findings import LOST
 from experiments.frame import Cell, Report
 from experiments.keys import same
 from experiments.statistics import Interval
@@ -73,7 +73,7 @@ def leakage(report: Report) -> list[Leakage]:
     Runs that collapsed or died are left out.
     """
     used = _using_latents(report)
-    usual = reference_settings(report)
+    usual = report.usual
     # By the values of x_var and of other settings than these two that are varied: the settings by label placement.
     found: dict[str, tuple[dict[str, Any], dict[str, Cell]]] = {}
     for cell in used.cells:
