@@ -51,7 +51,7 @@ def _collect(arguments: argparse.Namespace) -> None:
     """
     print(collect(arguments.experiment, arguments.output_dir, force=arguments.force))
     if arguments.compare:
-        comparison = compare(read(arguments.experiment, arguments.output_dir, families=()))
+        comparison = compare(read(arguments.experiment, arguments.output_dir, measure=False))
         print("No reference report has any of these runs." if comparison is None else line(comparison))
 
 

@@ -10,7 +10,7 @@ import difflib
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from experiments.store import (
 from experiments.wording import SETTING, described
 from vae import theory
 from vae.config import Config, in_use, settings
-from vae.metrics import BUILT_IN, requested
+from vae.metrics import BUILT_IN, METRICS, requested
 from vae.schema import flat
 
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
@@ -287,11 +287,14 @@ def reports(output_dir: str | Path) -> list[str]:
     return sorted(path.parent.name for path in reports_dir(output_dir).glob("*/sweep.json"))
 
 
-def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FAMILIES) -> Report:
+def read(name: str, output_dir: str | Path, *, measure: bool = True) -> Report:
     """A report's manifest and its runs; whatever else lies in the folder of the runs is left alone.
 
+    Of the metrics, the runs have those that every report has and those that the experiment asks for, whatever else was
+    measured for another experiment.
+
     Args:
-        families: the families of metrics that are wanted: what is missing of them is computed now.
+        measure: whether metrics that are missing are computed now.
 
     Raises:
         ReportError: if there is no such report or its manifest cannot be used.
@@ -329,11 +332,12 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
     if not planned:
         raise ReportError(f"{path}: names no runs; run the sweep again")
-    if families:
-        study = manifest["study"]
-        own = [name for name in study.get("metrics") or () if name in BUILT_IN]  # the user's own are not imported
-        families = list(dict.fromkeys([*families, *requested(study.get("columns") or (), own)]))
-    evaluate([run for run, _ in planned], families)
+    study = manifest["study"]
+    own = [name for name in study.get("metrics") or () if name in BUILT_IN]  # the user's own are not imported
+    families = list(dict.fromkeys([*DEFAULT_FAMILIES, *requested(study.get("columns") or (), own)]))
+    if measure:
+        evaluate([run for run, _ in planned], families)
+    others = {metric.name for metric in METRICS.values() if metric.family not in families}
     keys = [key for key in manifest["swept"] if key != "seed"]
     if len(named) > 1 and "dataset" not in keys:
         keys.append("dataset")
@@ -342,6 +346,8 @@ def read(name: str, output_dir: str | Path, families: Sequence[str] = DEFAULT_FA
         row = {**_settings(point), **read_run(run)}
         row |= {key: row.get(key, point.get(key)) for key in (*keys, "seed")}
         row |= {"dataset": named[content], "dataset_hash": content}
+        row = {key: value for key, value in row.items() if key not in others}
+        row["failures"] = {family: why for family, why in row.get("failures", {}).items() if family in families}
         rows.append(row | {"sse_ratio": _against_theory(row, manifest["datasets"][content])})
     frame = frame_of(rows)
     if "search" not in manifest:

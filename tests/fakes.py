@@ -92,6 +92,12 @@ def family_of(column: str) -> str:
     return METRICS[column].family
 
 
+def has_arrays(family: str) -> bool:
+    from vae.metrics import FAMILIES
+
+    return bool(FAMILIES[family].arrays)
+
+
 def row_of(settings: Mapping[str, Any], data: Mapping[str, Any], noise: float = 0.0) -> dict[str, Any]:
     """The numbers of a run whose KL and SSE are the closed form's plus the noise, SSE one more (held out 1.5)."""
     input_dim, z_dim = math.prod(data["image_shape"]), settings["z_dim.value"]
@@ -236,7 +242,10 @@ def fake_run(
     (folder / "metrics").mkdir()
     for family in dict.fromkeys([*DEFAULT_FAMILIES, *(family_of(k) for k in content if k not in ended)]):
         values = {k: v for k, v in content.items() if k not in ended and family_of(k) == family}
-        put(folder / "metrics" / f"{family}.json", record(family, values))
+        if family != "pictures" and has_arrays(family):
+            fake_arrays(folder, family, {}, **values)
+        else:
+            put(folder / "metrics" / f"{family}.json", record(family, values))
     if pictures:
         fake_pictures(folder, data)
 

@@ -382,6 +382,7 @@ def test_the_texts_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "question": "Which x_var gives good pictures?",
         "source": "study A",
         "published": [{"x_var.value": 1, "kl_offset": 50.0, "note": "good pictures"}],
+        "metrics": ["expost", "probe"],
     }
     fake_report(output_dir, params={"x_var.value": list(sizes), "seed": [0, 1, 2]}, study=study, change=change)
     collected(output_dir)

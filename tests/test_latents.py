@@ -12,10 +12,15 @@ from scipy import stats
 from experiments.frame import read
 from experiments.latents import leakage, prior_shares
 from experiments.report.render import say
-from tests.fakes import fake_report
+from tests.fakes import fake_report as fake_report_of
 
 SCORES = {"judge": "j", "judge_accuracy": 0.97, "real_ffd": 0.5, "sample_coverage": 0.9, "sample_accuracy": 0.9}
 DEAD = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
+
+
+def fake_report(output_dir: Path, metrics: tuple[str, ...] = ("expost", "probe"), **kwargs: Any) -> None:
+    """A report whose experiment asks for the metrics."""
+    fake_report_of(output_dir, study={"metrics": list(metrics)}, **kwargs)
 
 
 def scored(prior: float, gaussian: float, mixture: float, reconstruction: float) -> dict[str, Any]:
@@ -129,3 +134,15 @@ def test_one_label_placement_is_named_and_dead_runs_are_left_out(tmp_path: Path)
 def test_without_the_probe_nothing_is_said(tmp_path: Path):
     fake_report(tmp_path, params={"label_placement.kind": ["both", "none"], "seed": [0, 1]})
     assert leakage(read("trial", tmp_path)) == []
+
+
+def test_what_was_measured_for_another_experiment_is_not_told(tmp_path: Path):
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return row | scored(40 + settings["seed"], 3, 2, 1) | {"probe_accuracy": 0.5, "probe_chance": 0.1}
+
+    fake_report(tmp_path, metrics=(), params={"seed": [0, 1]}, change=change)
+    report = read("trial", tmp_path)
+    assert leakage(report) == []
+    assert prior_shares(report) == []
+    assert "sample_ffd" in report.runs
+    assert "probe_accuracy" not in report.runs

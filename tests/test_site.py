@@ -132,7 +132,7 @@ def test_only_what_changed_is_written_again_and_nothing_in_the_runs(tmp_path: Pa
 
 
 def test_outcomes_settings_and_numbers_are_the_reports(site: SimpleNamespace):
-    report = read("trial", site.path, families=())
+    report = read("trial", site.path, measure=False)
     data = table_data(read_entries([report], site.path))
     rows = {row["run"]: row for row in data["runs"]}
     assert len(rows) == 10
@@ -151,7 +151,7 @@ def test_outcomes_settings_and_numbers_are_the_reports(site: SimpleNamespace):
 
 def test_the_closed_forms_are_those_of_the_linear_vae(site: SimpleNamespace):
     """Held-out numbers lie beside the curve of held-out images, the training KL beside the training value."""
-    entries = read_entries([read("trial", site.path, families=())], site.path)
+    entries = read_entries([read("trial", site.path, measure=False)], site.path)
     (curve,) = table_data(entries)["curves"]  # label in encoder and decoder, k = 10, for the runs whose data are known
     kl, sse = np.array(curve["kl"]), np.array(curve["sse"])
     for t in (0.05, 0.3, 1.0):
@@ -181,7 +181,7 @@ def test_an_experiment_in_progress_shows_how_far_it_is(tmp_path: Path):
     assert "In progress: 2 of 4 runs trained, 1 measured." in text
     assert 'value="2" max="4"' in text
     assert PROVENANCE["command"] in text
-    entries = {e.name: e for e in read_entries([read("trial", tmp_path, families=())], tmp_path)}
+    entries = {e.name: e for e in read_entries([read("trial", tmp_path, measure=False)], tmp_path)}
     assert entries.keys() == {"empty", *(folder.name for folder in folders[:3])}
     assert [entries[name].row["outcome"] for name in ("empty", folders[1].name)] == ["missing", "missing"]
 

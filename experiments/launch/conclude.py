@@ -29,7 +29,7 @@ def conclude(manifest: dict[str, Any], runs: Sequence[Run], output_dir: str | Pa
             path = collect(manifest["name"], output_dir)
         except ReportError as e:
             raise SweepFailed(str(e)) from e
-        if comparison := compare(read(manifest["name"], output_dir, families=())):
+        if comparison := compare(read(manifest["name"], output_dir, measure=False)):
             print(line(comparison), file=sys.stderr)
         print(f"\n{ending(path.parent)}\n\nreport: {path}", file=sys.stderr)
         refresh(output_dir)

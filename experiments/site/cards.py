@@ -114,7 +114,7 @@ def user_cards(output_dir: str | Path) -> list[Card]:
     cards = []
     for folder in {path.parent for name in SOURCES for path in reports_dir(output_dir).glob(f"*/{name}")}:
         try:
-            made = read(folder.name, output_dir, families=()) if (folder / SOURCES[0]).exists() else None
+            made = read(folder.name, output_dir, measure=False) if (folder / SOURCES[0]).exists() else None
             cards.append(Card(folder, made))
         except ReportError as e:
             damaged(e)

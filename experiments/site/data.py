@@ -123,8 +123,8 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
     rows: dict[Any, Any] = {}
     names: dict[Any, list[str]] = {}
     for report in reports:
-        rows |= _by_run(report.runs)
-        for run in report.runs.index:
+        for run, row in _by_run(report.runs).items():
+            rows[run] = {**rows.get(run, {}), **row}  # each report has the metrics that its experiment asks for
             names.setdefault(run, []).append(report.name)
     folders = all_runs(output_dir)
     rows |= _by_run(frame_of(read_run(folder) for folder in folders if folder.name not in rows))
