@@ -43,6 +43,7 @@ class Row:
 
     Attributes:
         status: state of its training: ok, diverged, failed or missing.
+        outcome: as its reports say it (`outcome_of`).
         running: whether a process is training it.
         size: bytes on disk.
         age: seconds since the last change.
@@ -51,14 +52,26 @@ class Row:
 
     run: RunFolder
     status: str
+    outcome: str
     running: bool
     size: int
     age: float
     reports: list[str]
 
     @property
-    def shown_status(self) -> str:
-        return self.status + " (running)" * self.running
+    def shown_outcome(self) -> str:
+        return self.outcome + " (running)" * self.running
+
+
+def outcome_of(run: RunFolder) -> str:
+    """How a run ended, as its reports say it; of a run without measurements, how its training ended."""
+    from experiments.frame import read_run
+
+    status = run.status()
+    if status != "ok":
+        return status
+    outcome = read_run(run)["outcome"]
+    return f"{status} (not measured)" if outcome in ("failed", "missing") else outcome
 
 
 def is_running(run: RunFolder) -> bool:
@@ -96,7 +109,7 @@ def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
             changed = max((changed for _, changed in stamps), default=run.path.stat().st_mtime_ns)
             size = sum(size for size, _ in stamps)
             age = time.time() - changed / 1e9
-            made.append(Row(run, run.status(), is_running(run), size, age, used.get(run.name, [])))
+            made.append(Row(run, run.status(), outcome_of(run), is_running(run), size, age, used.get(run.name, [])))
     return made
 
 
@@ -106,8 +119,8 @@ def show_list(output_dir: str) -> None:
     print(f"{'run':<{width}}  {'outcome':<17}  {'size':>8}  {'age':>9}  reports")
     for r in found:
         reports = ", ".join(r.reports) or "in no report"
-        print(f"{r.run.name:<{width}}  {r.shown_status:<17}  {r.size / 1e6:5.1f} MB  {duration(r.age):>9}  {reports}")
-    counts = Counter(r.status for r in found)
+        print(f"{r.run.name:<{width}}  {r.shown_outcome:<17}  {r.size / 1e6:5.1f} MB  {duration(r.age):>9}  {reports}")
+    counts = Counter(r.outcome for r in found)
     total = ", ".join(f"{n} {s}" for s, n in counts.items()) or "none"
     print(f"{len(found)} runs ({total}), {sum(r.size for r in found) / 1e6:.1f} MB in {runs_dir(output_dir)}")
 
@@ -124,7 +137,7 @@ def show_run(row: Row) -> None:
     except ValueError:  # already reported
         print("its settings are damaged")
     failure = run.failure() if row.status == "failed" else None
-    print(f"outcome: {row.shown_status}" + (f" ({failure['reason']})" if failure else ""))
+    print(f"outcome: {row.shown_outcome}" + (f" ({failure['reason']})" if failure else ""))
     values, failures = read_metrics(run)
     print("".join(f"{key}: {values[key]:.6g}\n" for key in SHOWN if values.get(key) is not None), end="")
     print("".join(f"{family}: not evaluated ({reason})\n" for family, reason in failures.items()), end="")
@@ -179,7 +192,7 @@ def prune(picked: Sequence[Row], yes: bool) -> int:
         return 0
     for r in picked:
         used = f"  used by {', '.join(r.reports)}" * bool(r.reports)
-        print(f"{r.run.name}  {r.shown_status}  {r.size / 1e6:.1f} MB{used}")
+        print(f"{r.run.name}  {r.shown_outcome}  {r.size / 1e6:.1f} MB{used}")
     if not yes:
         try:
             answer = input(f"remove these {len(picked)} runs? [y/N] ")

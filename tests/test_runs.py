@@ -10,11 +10,13 @@ import pytest
 
 from experiments import plan as planning
 from experiments import runs
+from experiments.frame import read
 from experiments.plan import plan
 from experiments.seal import sealed_text
 from experiments.settings import to_yaml
 from experiments.store import RESULT_VERSION, RunFolder, write_json
 from tests.conftest import make_data, run_all, tiny_config
+from tests.fakes import fake_report
 from vae.data import ImageData
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +63,7 @@ def test_list_tells_status_size_age_and_reports(outputs: Path, capsys: pytest.Ca
     assert lines[1].endswith("xvar")
     assert lines[2].endswith("in no report")
     assert "MB" in lines[1]
-    assert lines[5].startswith("4 runs (2 ok, 1 failed, 1 missing)")
+    assert lines[5].startswith("4 runs (2 ok (not measured), 1 failed, 1 missing)")
 
 
 def test_a_run_in_training_is_missing_and_running(outputs: Path, capsys: pytest.CaptureFixture[str]):
@@ -219,3 +221,13 @@ def test_runs_are_known_by_their_fingerprints(outputs: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.count(failed) == 1
     assert failed not in names(outputs)
     assert {first, second} <= set(names(outputs))
+
+
+def test_a_run_has_the_outcome_that_its_reports_give_it(tmp_path: Path, capsys: pytest.CaptureFixture):
+    dead = {"test_sse": 30.0, "test_kl": 0.0, "test_active_units": 0}
+    fake_report(tmp_path, params={"seed": [0, 1]}, change=lambda s, row: row | (dead if s["seed"] else {}))
+    assert call(tmp_path, "list") == 0
+    text = capsys.readouterr().out
+    assert [line.split()[1] for line in text.splitlines()[1:3]] == ["ok", "dead"]
+    assert "2 runs (1 ok, 1 dead)" in text
+    assert list(read("trial", tmp_path).runs["outcome"]) == ["ok", "dead"]
