@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,7 +21,6 @@ from experiments.site.cards import Card, reference_cards, report_html, strip, us
 from experiments.site.data import Entry
 from experiments.store import RunFolder, read_sound, runs_dir, snapshot, write_atomic, write_json
 from experiments.wording import number, words
-from vae.metrics import METRICS
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -46,7 +47,7 @@ def write(output_dir: str | Path) -> Path:
     _write_changed(pages / "plotly.min.js", get_plotlyjs())
     for asset in ("site.css", "site.js"):
         _write_changed(pages / asset, (TEMPLATES / asset).read_text())
-    with snapshot(root):
+    with snapshot(root), no_garbage_collection():
         own, shipped = user_cards(root), reference_cards(root)
         reports = [card.report for card in own if card.report is not None]
         entries = data.read_entries(reports, root)
@@ -60,6 +61,18 @@ def write(output_dir: str | Path) -> Path:
     return root / "index.html"
 
 
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Spares Python's search for cycles, which would go through the rows of all runs again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def environment() -> Environment:
     """The templates; all text in them is escaped, JSON too: `<` in it is written as \\u003c."""
     made = Environment(
@@ -70,7 +83,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    made.globals |= {"metrics": METRICS, "main": data.MAIN, "meaning": data.meaning}
+    made.globals |= {"main": data.MAIN}
     made.filters |= {"number": number, "shortened": shortened, "words": words}
     return made
 
@@ -109,7 +122,7 @@ def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: 
     for entry in entries:
         if before.get(entry.name) != stamps[entry.name] or f"{entry.name}.html" not in there:
             shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            text = template.render(entry=entry, **shown)
+            text = template.render(entry=entry, measured=data.measured(entry), **shown)
             write_atomic(pages / f"{entry.name}.html", text, flushed=False)
     if before != stamps:
         os.sync()  # once for all pages: the stamps must not outlive a page

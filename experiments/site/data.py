@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 
 from experiments.evaluate import read_metrics
 from experiments.frame import Report, frame_of, read_run, setting_columns
@@ -19,7 +20,7 @@ from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
 from experiments.report.tables import STUDY_FIGURES
 from experiments.store import RunFolder, all_runs
-from experiments.wording import short
+from experiments.wording import number, short
 from vae import theory
 from vae.metrics import METRICS
 from vae.metrics.registry import SPLITS
@@ -167,6 +168,16 @@ def meaning(column: str) -> str:
     metric = METRICS[column]
     better = f"{metric.direction} is better" if metric.direction else ""
     return ", ".join(filter(None, [metric.meaning, metric.unit and f"in {metric.unit}", better]))
+
+
+@functools.cache
+def _as_html(column: str) -> Markup:
+    return escape(meaning(column))
+
+
+def measured(entry: Entry) -> list[tuple[str, str, Markup]]:
+    """Name, value and meaning of each metric of a run."""
+    return [(name, number(entry.numbers[name]), _as_html(name)) for name in METRICS if name in entry.numbers]
 
 
 def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
