@@ -250,10 +250,10 @@ def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
         effects = [compare(column, base, cell, typical=typical) for column, typical in columns.items()]
         testable |= any(e.change.n > 1 for e in effects)
         best = max((e for e in effects if e.change.excludes_zero), key=lambda e: e.importance, default=None)
-        if best is None:
-            unclear.append(cell.name)
-        else:
+        if best is not None:
             clear.append(best)
+        elif any(e.start.n and e.end.n for e in effects):
+            unclear.append(cell.name)
     clear.sort(key=lambda e: -e.importance)
     return KeyFinding(SETTING, False, {}, clear, unclear, [], [], {}, testable)
 

@@ -89,7 +89,7 @@ def interval(value: Interval) -> str:
     half = _fixed(value.half, places)
     if float(half) == 0:
         return number(value.mean)
-    if places > 6:
+    if places > 6 or max(abs(value.mean), value.half) >= 1e7:
         return f"{value.mean:.2g} ± {value.half:.1g}"
     return f"{_fixed(value.mean, places)} ± {half}"
 

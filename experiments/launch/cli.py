@@ -418,7 +418,8 @@ def run(entry: Callable[[], None]) -> None:
             raise
         if full_error == "1":
             traceback.print_exc()
-        print(f"run.py: {verdict[0]}", file=sys.stderr)
+        said = "".join(c if c.isprintable() else "?" for c in " ".join(verdict[0].split()))  # it may quote anything
+        print(f"run.py: {said}", file=sys.stderr)
         sys.exit(verdict[1])
     finally:
         while _begun:

@@ -35,7 +35,7 @@ from experiments.report.figures.style import Drawn, attempted
 from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.figures.why import why as why_figure
 from experiments.report.render import metric, render, say, shortened
-from experiments.report.tables import ROWS_ON_PAGE_ONE, Table, all_tables
+from experiments.report.tables import Table, all_tables
 from experiments.search_findings import Search, confirmation
 from experiments.store import (
     RunFolder,
@@ -51,6 +51,8 @@ from experiments.wording import SETTING, words
 from vae.metrics import FAMILIES
 
 ROWS_AT_THE_END = 8  # of a sweep, on a terminal
+WORDS_ON_PAGE_ONE = 700
+ROWS_ON_PAGE_ONE = (21, 16, 12, 8, 4)  # of the table: as many as the words allow
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
 NO_BUG = ("bug.kind", "none")  # goes without saying
 SHARED = ("versions", "device", "device_name", "instruction_set", "threads", "host_system")
@@ -84,6 +86,12 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
             file: say("figure_captions.md.j2", figure.kind, figure.values) for file, figure in drawn.items()
         }
         prefix = "search_" if searched else ""
+        for rows in ROWS_ON_PAGE_ONE if "headline" in own_tables and len(report.usable) else ():
+            values["table"] = own_tables["headline"].markdown(rows)
+            values["left_out"] = max(0, len(report.cells) - rows)
+            page = render(f"{prefix}report.md.j2", **values)
+            if len(page.replace("|", " ").split()) <= WORDS_ON_PAGE_ONE:
+                break
         pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
         try:
             _replace(report.folder / "tables", {
@@ -161,9 +169,9 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "tables": own,
         "families": [f for f in FAMILIES if f in own],
         "purposes": [] if report.study.get("pick", True) else purposes(without_bugs(living)),
-        "table": headline.markdown(ROWS_ON_PAGE_ONE) if len(report.usable) else "",
+        "table": "",
+        "left_out": 0,
         "constant": headline.constant,
-        "left_out": max(0, len(report.cells) - ROWS_ON_PAGE_ONE),
         "prior_shares": prior_shares(report),
         "leakage": leakage(report),
         "mixed": len(living.usable) < len(report.usable),

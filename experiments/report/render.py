@@ -54,7 +54,7 @@ def brief(value: Interval) -> str:
 
 def names(items: Sequence[str]) -> str:
     """Names of settings as alternatives, with semicolons where a comma could be read as `and`."""
-    if any("," in item for item in items) or len({item.split()[0] for item in items}) > 1:
+    if any("," in item for item in items):
         return "; or ".join(filter(None, ["; ".join(items[:-1]), *items[-1:]]))
     return " or ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 

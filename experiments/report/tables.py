@@ -22,7 +22,6 @@ from vae.metrics import FAMILIES, METRICS
 from vae.metrics.expost import FITS
 
 COLUMNS_ON_PAGE_ONE = 7
-ROWS_ON_PAGE_ONE = 21
 OWN_TABLES = ("reconstruction", "theory")  # families whose metrics have tables of their own here
 TITLES = {
     "likelihood": "Likelihood",

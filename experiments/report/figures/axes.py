@@ -57,7 +57,7 @@ def limits(heights: Sequence[float], ends: Sequence[float], zoom: float = 0.1) -
     Returns:
         The range and whether a bar is cut.
     """
-    finite = [v for v in heights if math.isfinite(v)]
+    finite, ends = ([v for v in values if math.isfinite(v)] for values in (heights, ends))
     low, high = min(finite), max(finite)
     if low >= 0:  # what is measured cannot be negative, so no room for bars that are
         ends = [max(0.0, end) for end in ends]
@@ -68,7 +68,7 @@ def limits(heights: Sequence[float], ends: Sequence[float], zoom: float = 0.1) -
     low, high = low - missing, high + missing
     margin = 0.08 * (high - low) or 1.0
     bottom = -margin / 2 if 0 <= low < 0.4 * high else low - margin
-    cut = any(not bottom <= end <= high + margin for end in ends if math.isfinite(end))
+    cut = any(not bottom <= end <= high + margin for end in ends)
     return (bottom, high + margin), cut
 
 

@@ -47,7 +47,9 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
             if len(advices) > 1:
                 ax.set_title(style.plain(advice.dataset))
         filled = {_name(advice.options[i]) for advice in shown for i in advice.eligible}
-        faces = [{} if name in filled else {"markerfacecolor": "white"} for name in named]
+        faces = [
+            {"markerfacecolor": style.marks(i)["color"] if name in filled else "white"} for i, name in enumerate(named)
+        ]
         settings = [style.handle(name, **style.marks(i) | faces[i]) for i, name in enumerate(named)]
         if len(named) < len(names):
             settings.append(style.handle("other settings", marker=".", color="0.6"))
