@@ -79,7 +79,7 @@ def test_an_experiment_is_a_sweep_with_and_without_m(command: str, monkeypatch: 
     monkeypatch.setattr(GridSweeper, "sweep", lambda self, arguments: sweeps.append(len(self.batch(arguments)[0])))
     monkeypatch.setattr(sys, "argv", ["run.py", *command.split()])
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-    assert sweeps == [50]
+    assert sweeps == [60]
 
 
 def test_no_trace_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,8 +153,8 @@ def test_table_falls_back_on_the_reference_report(
 
 def test_the_numbers_that_are_shipped_fit_the_readme(tmp_path: Path):
     runs = experiments.table("xvar", tmp_path)
-    assert len(runs) == 50
-    assert runs.groupby("x_var.value")["test_sse"].count().tolist() == [10] * 5
+    assert len(runs) == 60
+    assert runs.groupby("x_var.value")["test_sse"].count().tolist() == [10] * 6
     assert runs["sample_ffd"].idxmin() in runs.index
 
 

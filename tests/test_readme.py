@@ -82,6 +82,25 @@ def test_the_figures_that_the_readme_quotes_are_those_of_the_report():
     assert f"requested class from {shares[0]:.1f} % to {shares[1]:.0f} %" in " ".join(README.split())
 
 
+def test_the_numbers_of_runs_that_die_are_those_of_the_report():
+    runs = pd.read_csv(ROOT / "outputs/reference/death/runs.csv")
+    deep = runs[
+        (runs["model.hidden"] == "[512, 256, 128]") & (runs["x_var.value"] == 1) & (runs["model.init"] == "uniform")
+    ]
+    deep = deep[(deep["model.output"] == "identity") & (deep["model.activation"] == "relu")]
+    died = (
+        deep["outcome"]
+        .isin(["collapsed", "dead"])
+        .groupby([deep["trainer.lr"], deep["beta.kind"]])
+        .agg(["sum", "size"])
+    )
+    counts = {key: tuple(row) for key, row in zip(died.index, died.to_numpy().tolist(), strict=True)}
+    text = " ".join(README.split())
+    assert f"in {counts[0.007, 'constant'][0]} of {counts[0.007, 'constant'][1]} runs at lr 0.007" in text
+    assert counts[0.003, "constant"] == (0, 20)
+    assert f"{counts[0.007, 'warmup'][0]} of {counts[0.007, 'warmup'][1]} die" in text
+
+
 def test_the_finding_on_the_beta_table_is_what_its_figures_give():
     """Trained networks from the reference file, closed forms and misfits from the shipped spectrum."""
     published = {(10, 0.01): (80, 3.0), (100, 0.1): (11, 2.5), (100, 0.05): (20, 2.2), (100, 0.01): (64, 1.0)}
