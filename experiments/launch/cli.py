@@ -358,7 +358,7 @@ def _cause(error: BaseException, argv: Sequence[str]) -> BaseException:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             loader.load_configuration("config", [*args.overrides, *more], RunMode.MULTIRUN)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as hidden:
+    except Exception as hidden:  # Hydra raises anything for settings that it cannot use
         return hidden
     return error
 
