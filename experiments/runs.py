@@ -63,11 +63,10 @@ class Row:
         return self.outcome + " (running)" * self.running
 
 
-def outcome_of(run: RunFolder) -> str:
-    """How a run ended, as its reports say it; of a run without measurements, how its training ended."""
+def outcome_of(run: RunFolder, status: str) -> str:
+    """How a run ended, as its reports say it; of a run without measurements, how its training ended: the status."""
     from experiments.frame import read_run
 
-    status = run.status()
     if status != "ok":
         return status
     outcome = read_run(run)["outcome"]
@@ -109,7 +108,9 @@ def rows(runs: Sequence[RunFolder], output_dir: str | Path) -> list[Row]:
             changed = max((changed for _, changed in stamps), default=run.path.stat().st_mtime_ns)
             size = sum(size for size, _ in stamps)
             age = time.time() - changed / 1e9
-            made.append(Row(run, run.status(), outcome_of(run), is_running(run), size, age, used.get(run.name, [])))
+            status = run.status()
+            outcome = outcome_of(run, status)
+            made.append(Row(run, status, outcome, is_running(run), size, age, used.get(run.name, [])))
     return made
 
 
