@@ -109,6 +109,8 @@ class KeyFinding:
             the value where the column changes most.
         rest: the other settings, which are held.
         clear: effects whose interval excludes 0, the most important first.
+        by_key: for a sweep that changes one thing at a time, the clearest effect of each thing it changes.
+        ends: of one run per setting, which `clear` can say nothing about, the columns at both ends.
         unclear: columns without such an effect; for a sweep that changes one thing at a time the settings without one.
         values: the most important column at each value of the key, in the sweep's order.
         alike: the values at which that column does not differ measurably from the reference value's.
@@ -120,6 +122,8 @@ class KeyFinding:
     numeric: bool
     rest: dict[str, Any]
     clear: list[Effect]
+    by_key: list[Effect]
+    ends: list[Effect]
     unclear: list[str]
     values: list[tuple[Any, Interval]]
     alike: list[Any]
@@ -215,16 +219,19 @@ def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Map
         return None
     clear = sorted((e for e in effects if e.change.excludes_zero), key=lambda e: -e.importance)
     top = clear[0].column if clear else next(iter(columns))
+    testable = any(e.change.n > 1 for e in effects)
     return KeyFinding(
         key,
         numeric,
         rest,
         clear,
+        [],
+        effects if numeric and not testable else [],
         [e.column for e in effects if e not in clear],
         [(cell.settings[key], cell.interval(top)) for cell in cells],
         [c.settings[key] for c in others if (d := compare(top, first, c).change).n > 1 and not d.excludes_zero],
         _between(key, cells, [e.column for e in clear]) if numeric else {},
-        any(e.change.n > 1 for e in effects),
+        testable,
     )
 
 
@@ -245,17 +252,22 @@ def _between(key: str, cells: Sequence[Cell], columns: Sequence[str]) -> dict[st
 
 def _by_change(report: Report, columns: Mapping[str, float]) -> KeyFinding:
     """For a sweep that changes one thing at a time: the clearest effect of each change, on its nearest control."""
-    clear, unclear, testable = [], [], False
+    clear: list[Effect] = []
+    first: dict[frozenset[str], Effect] = {}
+    unclear, testable = [], False
     for cell, base in controls([cell for cell in report.cells if len(cell.usable)]):
         effects = [compare(column, base, cell, typical=typical) for column, typical in columns.items()]
         testable |= any(e.change.n > 1 for e in effects)
         best = max((e for e in effects if e.change.excludes_zero), key=lambda e: e.importance, default=None)
         if best is not None:
             clear.append(best)
+            what = frozenset(changed(cell, base))
+            first[what] = max(first.get(what, best), best, key=lambda e: e.importance)
         elif any(e.start.n and e.end.n for e in effects):
             unclear.append(cell.name)
     clear.sort(key=lambda e: -e.importance)
-    return KeyFinding(SETTING, False, {}, clear, unclear, [], [], {}, testable)
+    by_key = sorted(first.values(), key=lambda e: -e.importance)
+    return KeyFinding(SETTING, False, {}, clear, by_key, [], unclear, [], [], {}, testable)
 
 
 # ---------------------------------------------------------------------------------------------- rates

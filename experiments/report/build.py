@@ -179,6 +179,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "not_drawn": not_drawn,
         "published": compared_with_study,
         "atlas": shown_bugs,
+        "closed_form": any("closed form" in column.heading for column in own["settings"].filled),
         "placements": set(report.runs.get("label_placement.kind", ())),
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),

@@ -159,14 +159,18 @@ def _rate(value: Interval | None) -> str:
 
 
 def headline(report: Report, living: Report, findings: Findings) -> Table:
-    """The table of page one: KL, SSE, what the experiment asks about, outcomes; beside means also the closed form."""
+    """The table of page one: KL, SSE, what the experiment asks about, outcomes.
+
+    Where there is room, also the study's figures in these columns, or else the closed form of KL and SSE.
+    """
     cells = living.cells
     columns, outcomes, wanted = _keys(report, cells), _outcomes(report, findings), _wanted(report)
     room = max(1, COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes))
     chosen = list(dict.fromkeys(asked(report) + wanted))[:room]
     columns += _metrics(cells, [name for name in wanted if name in chosen])
-    if room - len(chosen) >= 2 and findings.rates is None:
-        columns += [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")]
+    quoted = [_quoted(report, name) for name in chosen if any(name in row for row in report.study.get("published", ()))]
+    forms = [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")] if findings.rates is None else []
+    columns += next((extra for extra in (quoted, forms) if extra and len(extra) <= room - len(chosen)), [])
     return Table("headline", "Main numbers", columns + outcomes)
 
 
@@ -284,9 +288,7 @@ def published(report: Report, living: Report) -> Table | None:
             columns.append(Column(f"published_{name}", f"{heading}, published", [q.get(name) for q in quoted], words))
     named = dict.fromkeys(key for row in report.study["published"] for key in row if key in METRICS)
     for name in named:
-        columns += _metrics(cells, [name])
-        values = [row.get(name) for row in quoted]
-        columns.append(Column(f"published_{name}", f"{metric(name).heading}, published", values, words))
+        columns += [*_metrics(cells, [name]), _quoted(report, name)]
     columns.append(Column("note", "the study, in our words", [q.get("note") for q in quoted]))
     return Table("published", "Published figures", columns)
 
@@ -312,6 +314,12 @@ def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
     """The figures of all rows of the study's table that a cell fits."""
     rows = [row for row in report.study["published"] if _fits(report, cell, row)]
     return {key: value for row in rows for key, value in row.items() if _is_figure(key)}
+
+
+def _quoted(report: Report, name: str) -> Column:
+    """A metric as the study's table has it."""
+    values = [quoted_row(report, cell).get(name) for cell in report.cells]
+    return Column(f"published_{name}", f"{metric(name).heading}, published", values, words)
 
 
 def unmatched(report: Report) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def encoded(subject: Subject, split: str, index: Tensor) -> tuple[Tensor, Tensor
         "nats",
         "test_kl minus I(x; z): an upper bound on KL(q(z) || p(z)), from the aggregate posterior to the prior",
         "lower",
-        "KL(q(z) || p(z)) (nats)",
+        "KL(q(z) || p(z)), upper bound (nats)",
     ),
 )
 def information(subject: Subject) -> dict[str, float]:
