@@ -76,7 +76,8 @@ def effect(column: str, first: Any, second: Any, start: float, end: float) -> Ef
 
 def finding(key: str, *, numeric: bool = False, **changes: Any) -> str:
     values: dict[str, Any] = {
-        "rest": {}, "clear": [], "by_key": [], "ends": [], "unclear": [], "values": [], "alike": [], "best": {}, "testable": True
+        "rest": {}, "clear": [], "by_key": [], "ends": [], "unclear": [], "values": [], "alike": [], "best": {},
+        "testable": True,
     }  # fmt: skip
     f = KeyFinding(key=key, numeric=numeric, **{**values, **changes})
     return f"{say('sentences.md.j2', 'key_finding', f)} {say('sentences.md.j2', 'more_about', f)}".strip()
@@ -96,7 +97,9 @@ def test_the_sentences():
             "label_placement.kind", clear=placements, values=accuracy, alike=["none"], unclear=["test_sse"],
             rest={"x_var.value": 0.1},
         ),
-        "one thing at a time": finding("setting", clear=[lr, depth], by_key=[lr, depth], unclear=["lr 0.003", "epochs 9"]),
+        "one thing at a time": finding(
+                "setting", clear=[lr, depth], by_key=[lr, depth], unclear=["lr 0.003", "epochs 9"]
+            ),
         "nothing at a time": finding("setting", unclear=["lr 0.003"]),
         "no effect": finding("seed", unclear=["test_kl", "test_sse", "test_bits_per_dim"]),
         "one seed": finding("setting", testable=False),
