@@ -13,7 +13,7 @@ from experiments.report.figures.sheets import FONT, LETTER, LINE, PIXELS, arrays
 
 GROUPS = {"prior": "z from the prior", "gaussian": "z from the fitted Gaussian", "reconstructions": "reconstructions"}
 ROWS, COLUMNS = 2, 5  # of images in a group
-LEFT = 190  # pixels, at least, for the names of the settings
+LEFT = 17 * LETTER  # pixels, at least, for the names of the settings
 
 
 def expost(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
@@ -27,7 +27,7 @@ def expost(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
         return None
     height, width = np.max([own["prior"].shape[2:] for _, own in strips], axis=0)
     scale = max(1, round(56 / width))
-    columns = max(1, min(COLUMNS, (PIXELS - LEFT) // len(GROUPS) // (width * scale + 2)))
+    columns = max(1, min(COLUMNS, ((PIXELS - LEFT + LINE) // len(GROUPS) - LINE) // (width * scale + 2)))
     group = columns * (width * scale + 2) + LINE  # pixels of the width
     left = PIXELS - len(GROUPS) * group + LINE
     strip = ROWS * (height * scale + 2) + LINE // 2
@@ -37,7 +37,7 @@ def expost(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
         draw.text((left + g * group, 4), style.wrapped(title, group // LETTER, 1), fill="black", font=FONT)
     for i, (name, own) in enumerate(strips):
         top = LINE + 8 + i * strip
-        text = style.wrapped(name, left // LETTER - 2, 4)
+        text = style.wrapped(name, left // LETTER - 1, 4)
         draw.text((left - 12, top + strip // 2), text, fill="black", font=FONT, anchor="rm", align="right")
         for g, key in enumerate(GROUPS):
             picked = style.spread(range(len(own[key])), ROWS * columns)
