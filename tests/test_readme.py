@@ -137,3 +137,11 @@ def test_the_finding_on_the_beta_table_is_what_its_figures_give():
     assert f"a correct VAE is also {100 * correct.misfit:.1f} % off" in text
     assert f"loss of {3.0 + 0.1 * 80:.1f} is higher than that of the mean image, " in text
     assert f"{128 * spectrum.eigenvalues.sum() / 3072:.2f}." in text
+
+
+def test_the_times_on_a_gpu_are_those_of_the_file():
+    times = pd.read_csv(ROOT / "outputs/reference/benchmark/gpu-h100.csv")
+    for row in times.itertuples():
+        seconds = row.loader_seconds, row.plain_seconds, row.eager_seconds, row.graph_seconds
+        cells = [row.network, str(row.runs), *(number(s, 3) for s in (*seconds, seconds[1] / seconds[3]))]
+        assert f"| {' | '.join(cells)} |" in README
