@@ -21,12 +21,14 @@ import hashlib
 import io
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from experiments import stopping
 from experiments.damage import damage_named
 from experiments.progress import Steps
 from experiments.settings import Settings, read_settings
@@ -158,6 +160,8 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps, trust: bool) -> Non
             progress.step()
         return
 
+    stopped = threading.Event()
+
     def set_up_torch() -> None:  # as in training; both hold for the calling thread
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -171,6 +175,8 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps, trust: bool) -> Non
             _fail(work.folder, work.families, e, progress.note)
         else:
             for name in work.families:
+                if stopped.is_set():
+                    return
                 try:
                     _write(work.folder, name, compute(name, subject))
                 except Exception as e:
@@ -184,6 +190,9 @@ def _evaluate_group(group: Sequence[_Work], progress: Steps, trust: bool) -> Non
         rest: list[Future[None]] = [pool.submit(evaluate_one, work) for work in group[1:]]
         for future in rest:
             future.result()
+    except KeyboardInterrupt:
+        stopped.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # a new thread would otherwise start with that of the pool's
@@ -281,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with damage_named("evaluate") as found:
         try:
-            evaluate(runs, families, retry=arguments.retry, trust=arguments.trust)
+            with stopping.after_writing("evaluate"):
+                evaluate(runs, families, retry=arguments.retry, trust=arguments.trust)
         except KeyboardInterrupt:
             print("evaluate: stopped; the same command continues from here", file=sys.stderr)
             return 130

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.findings import LOST
 from experiments.frame import Cell, Report
 from experiments.keys import same
+from experiments.outcome import LOST
 from experiments.statistics import Interval
 from experiments.wording import SETTING
 from vae.metrics.expost import FITS

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 OUTCOMES = ("ok", "collapsed", "dead", "prior_hole", "diverged", "failed", "missing")
+LOST = ("collapsed", "dead")  # the outcomes of runs that do not use their latents
 JUDGED = ("ok", "collapsed", "dead", "prior_hole")  # the outcomes of runs that have usable numbers
 
 # A collapsed posterior keeps a little KL, the jitter of the optimizer: up to 0.03 nats in runs that a high learning

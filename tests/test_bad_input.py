@@ -380,6 +380,29 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert time.monotonic() - begun < 20
 
 
+def test_ctrl_c_while_runs_are_measured(here: Path) -> None:
+    """What is being computed is finished and written; nothing else is measured, and no report is built."""
+    program = f"""
+import os, runpy, signal, sys, time
+sys.path.insert(0, {str(RUN_PY.parent)!r})
+import experiments.evaluate as evaluation
+compute = evaluation.compute
+def interrupted(family, subject):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+    return compute(family, subject)
+evaluation.compute = interrupted
+sys.argv = [{str(RUN_PY)!r}, "-m", "seed=0,1,2", "trainer.epochs=1", "model.hidden=[8]"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "run.py: stopped; the same command continues from here"
+    assert len(list(here.glob("outputs/runs/*/result.json"))) == 3
+    assert len(list(here.glob("outputs/runs/*/metrics/*.json"))) == 1
+    assert not list(here.glob("outputs/reports/*/report.md"))
+
+
 def test_ctrl_c_says_what_it_waits_for(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "PATIENCE", 0.1)
     for patience, lines in ((0.0, 0), (0.5, 1)):

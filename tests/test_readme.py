@@ -141,7 +141,7 @@ def test_the_finding_on_the_beta_table_is_what_its_figures_give():
 
 def test_the_times_on_a_gpu_are_those_of_the_file():
     times = pd.read_csv(ROOT / "outputs/reference/benchmark/gpu-h100.csv")
-    for row in times.itertuples():
-        seconds = row.loader_seconds, row.plain_seconds, row.eager_seconds, row.graph_seconds
-        cells = [row.network, str(row.runs), *(number(s, 3) for s in (*seconds, seconds[1] / seconds[3]))]
+    for row in times.to_dict("records"):
+        seconds = [row[f"{name}_seconds"] for name in ("loader", "plain", "eager", "graph")]
+        cells = [row["network"], str(row["runs"]), *(number(s, 3) for s in (*seconds, seconds[1] / seconds[3]))]
         assert f"| {' | '.join(cells)} |" in README

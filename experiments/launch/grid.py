@@ -155,8 +155,10 @@ class GridSweeper(Sweeper):
         write_manifest(content, output_dir)
         try:
             returns = self.launcher.launch(rows, initial_job_idx=0)
-        finally:
+        except Exception:
             conclude(content, runs, output_dir)
+            raise
+        conclude(content, runs, output_dir)  # not after Ctrl-C: to measure what is trained can take long
         check_complete(content, output_dir)
         return [returns]
 

@@ -386,8 +386,10 @@ class OptunaSweeper(GridSweeper):
                     self.tell(study, trial, read_metrics(run.folder)[0])
                 batch = self.ask(study, space)
                 content, every = trials_so_far()
-        finally:
+        except Exception:
             conclude(content, every, job.output_dir)
+            raise
+        conclude(content, every, job.output_dir)  # not after Ctrl-C: to measure what is trained can take long
         if all(trial.values is None for trial in study.get_trials(deepcopy=False)):
             raise SweepFailed(f"none of the {len(study.trials)} trials has a usable result; the report says why")
         return returns

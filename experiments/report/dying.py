@@ -17,10 +17,10 @@ import pandas as pd
 
 from experiments import logistic
 from experiments.evaluate import evaluate
-from experiments.findings import LOST, asked_outcomes
+from experiments.findings import asked_outcomes
 from experiments.frame import Cell, Report
 from experiments.keys import same
-from experiments.outcome import KL_FLOOR
+from experiments.outcome import KL_FLOOR, LOST
 from experiments.report.arrays import arrays
 from experiments.statistics import Interval
 from experiments.store import RunFolder
