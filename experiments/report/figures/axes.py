@@ -82,7 +82,8 @@ def log_ticks(ax: Axes, which: str, low: float, high: float) -> None:
             break
     ticks = [v for v in ticks if low <= v <= high]
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_ticks(spread(ticks, 6), [f"{v:g}" for v in spread(ticks, 6)])
+    ticks = spread(ticks, 6 if which == "y" or high / low < 1e5 else 4)  # long numbers side by side need more room
+    axis.set_ticks(ticks, [f"{v:g}" for v in ticks])
     axis.set_minor_locator(NullLocator())
     ax.set(**{f"{which}lim": (low, high)})
 
