@@ -42,28 +42,23 @@ RESULT_VERSION = 2  # of a run's result.json
 MANIFEST_VERSION = 2  # of a report's sweep.json
 
 
-def write_atomic(path: Path, data: bytes | str, *, flushed: bool = True) -> None:
+def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes a file whole or not at all, even when the process or the machine dies in between.
 
     Text becomes UTF-8; what is not text, as in the name of a file that is not UTF-8, becomes `?`.
-
-    Args:
-        flushed: whether to wait until the file is on the disk. Without, it is safe only from the death of the process.
     """
     data = data.encode(errors="replace") if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as f:
             f.write(data)
-            if flushed:
-                f.flush()
-                os.fsync(f.fileno())
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(temporary, path)
         if _contents is not None:
             for folder in path.parents[:2]:  # a run's own, or metrics/ in it
                 _contents.forget(str(folder))
-        if flushed:
-            _sync_folder(path.parent)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

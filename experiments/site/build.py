@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from experiments.frame import Report
@@ -21,6 +23,7 @@ from experiments.site.cards import Card, reference_cards, report_html, strip, us
 from experiments.site.data import Entry
 from experiments.store import RunFolder, read_sound, runs_dir, snapshot, write_atomic, write_json
 from experiments.wording import number, words
+from vae.metrics import METRICS
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -114,20 +117,43 @@ def write_report_pages(cards: Sequence[Card], root: Path, templates: Environment
 
 def write_run_pages(entries: Sequence[Entry], reports: Sequence[Report], pages: Path, templates: Environment) -> None:
     """One page for each run, written where it is missing or shows something else; pages of removed runs are removed."""
-    template = templates.get_template("run.html")
+    template, rows = templates.get_template("run.html"), Rows(templates)
     titles = {report.name: report.title for report in reports}
     there, before = set(os.listdir(pages)), read_sound(pages / STAMPS) or {}
     stamps = {entry.name: fingerprint(entry) for entry in entries}
-
+    if before != stamps:
+        (pages / STAMPS).unlink(missing_ok=True)  # so that a page cut short is written again
     for entry in entries:
         if before.get(entry.name) != stamps[entry.name] or f"{entry.name}.html" not in there:
-            shown = {"data": data.run_data(entry), "columns": data.columns([entry]), "titles": titles}
-            text = template.render(entry=entry, measured=data.measured(entry), **shown)
-            write_atomic(pages / f"{entry.name}.html", text, flushed=False)
+            shown = {"data": data.run_data(entry), "columns": data.main_columns(entry), "titles": titles}
+            shown |= {"settings": rows.settings(entry), "measured": rows.metrics(entry)}
+            text = template.render(entry=entry, **shown)
+            (pages / f"{entry.name}.html").write_bytes(text.encode(errors="replace"))
     if before != stamps:
         os.sync()  # once for all pages: the stamps must not outlive a page
         write_json(pages / STAMPS, stamps)
     _remove_others(pages, {f"{entry.name}.html" for entry in entries})
+
+
+class Rows:
+    """The rows of the tables of runs. Most are the same on many pages, so each is rendered once."""
+
+    def __init__(self, templates: Environment) -> None:
+        module: Any = templates.get_template("rows.html").module
+        self._setting = functools.cache(module.setting)
+
+        @functools.cache
+        def around(metric: str) -> list[str]:
+            return str(module.metric(metric, "\0", data.meaning(metric))).split("\0")
+
+        self._around = around
+
+    def settings(self, entry: Entry) -> Markup:
+        return Markup("\n").join(self._setting(name, words(value)) for name, value in entry.settings.items())
+
+    def metrics(self, entry: Entry) -> Markup:
+        own = [name for name in METRICS if name in entry.numbers]
+        return Markup("\n".join(number(entry.numbers[name]).join(self._around(name)) for name in own))
 
 
 def fingerprint(entry: Entry) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
 
 from experiments.evaluate import read_metrics
 from experiments.frame import Report, frame_of, read_run, setting_columns
@@ -20,7 +19,7 @@ from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
 from experiments.report.tables import STUDY_FIGURES
 from experiments.store import RunFolder, all_runs
-from experiments.wording import number, short
+from experiments.wording import short
 from vae import theory
 from vae.metrics import METRICS
 from vae.metrics.registry import SPLITS
@@ -159,7 +158,18 @@ def columns(entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
     there = set[str]().union(*(entry.numbers for entry in entries))
     shown = [name for name in METRICS if not name.startswith("train_")]
     names = dict.fromkeys(name for name in (*MAIN, *shown, *COUNTS) if name in there)
-    return {name: COUNTS.get(name) or (METRICS[name].heading, meaning(name)) for name in names}
+    return {name: heading(name) for name in names}
+
+
+def main_columns(entry: Entry) -> dict[str, tuple[str, str]]:
+    """Heading and meaning of the main numbers of a run."""
+    return {name: heading(name) for name in MAIN if name in entry.numbers}
+
+
+@functools.cache
+def heading(column: str) -> tuple[str, str]:
+    """Heading and meaning of a column of numbers."""
+    return COUNTS.get(column) or (METRICS[column].heading, meaning(column))
 
 
 @functools.cache
@@ -168,16 +178,6 @@ def meaning(column: str) -> str:
     metric = METRICS[column]
     better = f"{metric.direction} is better" if metric.direction else ""
     return ", ".join(filter(None, [metric.meaning, metric.unit and f"in {metric.unit}", better]))
-
-
-@functools.cache
-def _as_html(column: str) -> Markup:
-    return escape(meaning(column))
-
-
-def measured(entry: Entry) -> list[tuple[str, str, Markup]]:
-    """Name, value and meaning of each metric of a run."""
-    return [(name, number(entry.numbers[name]), _as_html(name)) for name in METRICS if name in entry.numbers]
 
 
 def table_data(entries: Sequence[Entry]) -> dict[str, Any]:
