@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from fakes import DATA, fake_arrays, fake_history, fake_pictures, fake_report, put, sha256
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +24,7 @@ from experiments.report.closed_form import curves
 from experiments.report.figures import style
 from experiments.report.figures.gallery import gallery
 from experiments.report.figures.joint import joint
+from experiments.report.figures.learning import slopes
 from experiments.report.figures.search import search
 from experiments.report.figures.tradeoff import tradeoff
 from experiments.report.render import say
@@ -274,6 +276,19 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Fig
     kl, sse = (np.array(ax.lines[0].get_data()) for ax in canvases[0].axes)
     assert np.array_equal(kl, [[1, 2], [2, 3]])
     assert np.array_equal(sse, [[1, 2], [15, 9]])
+
+
+def test_slopes_are_of_the_last_five_epochs():
+    def history(sse: list[float], kl: list[float]) -> pd.DataFrame:
+        return pd.DataFrame({"train_sse": sse, "train_kl": kl})
+
+    steep = history([99, 50, 45, 42, 41, 40.5, 40], [9, 10, 10, 10, 10, 10, 11])
+    flat = history([20, 20, 20, 20, 20, 20, 20], [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02])  # collapsed
+    short = history([9, 1], [1, 9])
+    found = slopes([steep, flat, short])
+    assert found["sse"] == pytest.approx((-20, 0))  # 40 / 50
+    assert found["kl"] == pytest.approx((10, 10))  # 11 / 10
+    assert slopes([short]) == {}
 
 
 @pytest.mark.parametrize(("placement", "name"), [("both", "_within"), ("none", "")])

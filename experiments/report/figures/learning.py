@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from experiments.frame import Cell, Report
+from experiments.outcome import KL_FLOOR
 from experiments.report.figures import style
 from experiments.report.figures.axes import QUANTITIES, living
 from experiments.store import RunFolder
 
 MAX_VALUES = 8
 MAX_LINES = 4
+LAST = 5  # epochs over which a slope is taken
 
 
 def mean_history(cell: Cell) -> pd.DataFrame:
@@ -70,10 +72,25 @@ def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
         drawn = {
             "died": any(len(living(cell)[1]) for cell in report.cells),
             "seeds": report.usable["seed"].nunique() > 1,
+            "slopes": slopes([means for _, own in lines for means in own.values()]),
             "shown": sum(value in own for _, own in lines for value in values),
             "total": sum(not cell.usable.empty for cell in report.cells),
         }
         return style.Drawn(style.rendered(figure), "learning", drawn)
+
+
+def slopes(histories: Sequence[pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """By quantity, the smallest and the largest change in the last epochs (LAST), in per cent, over some settings.
+
+    Settings with fewer epochs, and KL where there is next to none, are left out.
+    """
+    found = {}
+    for quantity, floor in (("sse", 0.0), ("kl", KL_FLOOR)):
+        own = [h[f"train_{quantity}"] for h in histories if len(h) > LAST]
+        changes = [100 * (y.iloc[-1] / y.iloc[-1 - LAST] - 1) for y in own if y.iloc[-1 - LAST] > floor]
+        if changes:
+            found[quantity] = min(changes), max(changes)
+    return found
 
 
 def _value(report: Report, cell: Cell) -> str:
