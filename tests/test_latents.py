@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy import stats
 from experiments.frame import read
 from experiments.latents import leakage, prior_shares
 from experiments.report.render import say
+from experiments.statistics import Interval
 from tests.fakes import fake_report as fake_report_of
 
 SCORES = {"judge": "j", "judge_accuracy": 0.97, "real_ffd": 0.5, "sample_coverage": 0.9, "sample_accuracy": 0.9}
@@ -47,6 +49,10 @@ def test_the_share_is_taken_within_each_run_and_has_an_interval_over_seeds(tmp_p
         "At x_var 0.01, the prior explains 95.8 ± 3.0 % of the gap in FFD between samples and reconstructions, "
         "measured with z from a Gaussian fitted to the latents (99.1 ± 3.7 % with a mixture of Gaussians). FFD: "
         "prior 40.0, Gaussian 3.0, mixture 1.7, reconstructions 1.3."
+    )
+    unclear = replace(first, closed={**first.closed, "gaussian": Interval(0.1, -0.1, 0.3, 3)})
+    assert "the prior explains no measurable part (10 ± 20 %) of the gap" in say(
+        "sentences.md.j2", "prior_share", unclear
     )
 
 

@@ -172,7 +172,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "table": "",
         "left_out": 0,
         "constant": headline.constant,
-        "prior_shares": prior_shares(report),
+        "prior_shares": prior_shares(without_bugs(report)),
         "leakage": leakage(report),
         "mixed": len(living.usable) < len(report.usable),
         "picture": _main_picture(found, advised, drawn),
