@@ -314,14 +314,17 @@ def test_the_spectrum_is_that_of_training_images_next_to_the_closed_form(
         assert lines["-."][1] == pytest.approx([0.005025] * 2, rel=1e-3)  # -½·ln 0.99
 
 
+ASKED = {"metrics": ["expost"]}
+
+
 def test_strips_of_the_prior_the_fit_and_reconstructions_are_those_of_the_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1]})
+    folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1]}, study=ASKED)
     rng = np.random.default_rng(0)
     names = ("inputs", "reconstructions", "prior", "gaussian", "mixture")
     stored = {name: rng.integers(0, 256, (10, 1, 8, 8), dtype=np.uint8) for name in names}
-    fake_arrays(folders[1], "expost", stored)
+    fake_arrays(folders[1], "expost", stored, expost_gaussian_ffd=1.0)
     tiles: list[np.ndarray] = []
     monkeypatch.setattr(strips, "tiled", lambda images, scale: tiles.append(images) or sheets.tiled(images, scale))
     drawn = checked(figures.expost(read("trial", tmp_path)))
@@ -333,9 +336,18 @@ def test_strips_of_the_prior_the_fit_and_reconstructions_are_those_of_the_arrays
 
 @pytest.mark.parametrize(("n", "shape"), [(10, (3, 32, 32)), (10, (3, 64, 48)), (10, (1, 300, 300)), (1, (1, 8, 8))])
 def test_strips_of_any_images(tmp_path: Path, n: int, shape: tuple[int, int, int]):
-    for folder in fake_report(tmp_path, params={"model.activation": [f"a rather long name {i}" for i in range(9)]}):
-        fake_arrays(folder, "expost", dict.fromkeys(strips.GROUPS, np.zeros((n, *shape), np.uint8)))
+    values = [f"a rather long name {i}" for i in range(9)]
+    for folder in fake_report(tmp_path, params={"model.activation": values}, study=ASKED):
+        images = dict.fromkeys(strips.GROUPS, np.zeros((n, *shape), np.uint8))
+        fake_arrays(folder, "expost", images, expost_gaussian_ffd=1.0)
     checked(figures.expost(read("trial", tmp_path)))
+
+
+def test_no_strips_where_another_experiment_asked_for_them(tmp_path: Path):
+    images = dict.fromkeys(strips.GROUPS, np.zeros((10, 1, 8, 8), np.uint8))
+    for folder in fake_report(tmp_path, params={"x_var.value": [1, 0.1]}):
+        fake_arrays(folder, "expost", images, expost_gaussian_ffd=1.0)
+    assert figures.expost(read("trial", tmp_path)) is None
 
 
 # ---------------------------------------------------------------------------------------------- subsets

@@ -17,7 +17,9 @@ LEFT = 17 * LETTER  # pixels, at least, for the names of the settings
 
 
 def expost(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | None:
-    """A strip per setting."""
+    """A strip per setting; only where the experiment asks for the fits, as other experiments may share its runs."""
+    if "expost_gaussian_ffd" not in report.runs:
+        return None
     strips = []
     for cell in (cell for cells in chosen(report, must_show) for cell in cells):
         own = arrays(cell.first, "expost")  # type: ignore[arg-type]
