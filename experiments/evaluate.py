@@ -293,8 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with stopping.after_writing("evaluate"):
                 evaluate(runs, families, retry=arguments.retry, trust=arguments.trust)
         except KeyboardInterrupt:
-            print("evaluate: stopped; the same command continues from here", file=sys.stderr)
-            return 130
+            print(f"evaluate: {stopping.LINE}", file=sys.stderr)
+            return stopping.STATUS
     failures = [(run, family, why) for run in runs for family, why in read_metrics(run, families)[1].items()]
     for run, family, why in failures:
         print(f"evaluate: {run.name}: {family} failed: {why}", file=sys.stderr)

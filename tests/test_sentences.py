@@ -98,12 +98,12 @@ def test_the_sentences():
             rest={"x_var.value": 0.1},
         ),
         "one thing at a time": finding(
-                "setting", clear=[lr, depth], by_key=[lr, depth], unclear=["lr 0.003", "epochs 9"]
-            ),
+            "setting", clear=[lr, depth], by_key=[lr, depth], unclear=["lr 0.003", "epochs 9"]
+        ),
         "nothing at a time": finding("setting", unclear=["lr 0.003"]),
         "no effect": finding("seed", unclear=["test_kl", "test_sse", "test_bits_per_dim"]),
         "one seed": finding("setting", testable=False),
-            "one seed, numbers": finding("x_var.value", numeric=True, testable=False, ends=[sse, ffd]),
+        "one seed, numbers": finding("x_var.value", numeric=True, testable=False, ends=[sse, ffd]),
     }  # fmt: skip
     rows = [
         RateRow("the reference", wilson_interval(5, 20), None, None, False, 0),

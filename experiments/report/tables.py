@@ -168,7 +168,8 @@ def headline(report: Report, living: Report, findings: Findings) -> Table:
     room = max(1, COLUMNS_ON_PAGE_ONE - len(columns) - len(outcomes))
     chosen = list(dict.fromkeys(asked(report) + wanted))[:room]
     columns += _metrics(cells, [name for name in wanted if name in chosen])
-    quoted = [_quoted(report, name) for name in chosen if any(name in row for row in report.study.get("published", ()))]
+    rows = [quoted_row(report, cell) for cell in cells]
+    quoted = [_quoted(name, name, rows) for name in chosen if any(name in row for row in rows)]
     forms = [_theory(cells, "test", "kl"), _theory(cells, "test", "sse")] if findings.rates is None else []
     columns += next((extra for extra in (quoted, forms) if extra and len(extra) <= room - len(chosen)), [])
     return Table("headline", "Main numbers", columns + outcomes)
@@ -285,10 +286,10 @@ def published(report: Report, living: Report) -> Table | None:
             forms = [_study_theory(cell, name) if own else None for cell, own in zip(cells, here, strict=True)]
             columns += _metrics(cells, [f"test_{name}"])
             columns.append(Column(f"theory_{name}", f"{heading}, closed form", forms))
-            columns.append(Column(f"published_{name}", f"{heading}, published", [q.get(name) for q in quoted], words))
+            columns.append(_quoted(name, f"test_{name}", quoted))
     named = dict.fromkeys(key for row in report.study["published"] for key in row if key in METRICS)
     for name in named:
-        columns += [*_metrics(cells, [name]), _quoted(report, name)]
+        columns += [*_metrics(cells, [name]), _quoted(name, name, quoted)]
     columns.append(Column("note", "the study, in our words", [q.get("note") for q in quoted]))
     return Table("published", "Published figures", columns)
 
@@ -312,14 +313,14 @@ def _is_figure(key: str) -> bool:
 
 def quoted_row(report: Report, cell: Cell) -> dict[str, Any]:
     """The figures of all rows of the study's table that a cell fits."""
-    rows = [row for row in report.study["published"] if _fits(report, cell, row)]
+    rows = [row for row in report.study.get("published") or () if _fits(report, cell, row)]
     return {key: value for row in rows for key, value in row.items() if _is_figure(key)}
 
 
-def _quoted(report: Report, name: str) -> Column:
-    """A metric as the study's table has it."""
-    values = [quoted_row(report, cell).get(name) for cell in report.cells]
-    return Column(f"published_{name}", f"{metric(name).heading}, published", values, words)
+def _quoted(name: str, column: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+    """A figure of the study's table beside our column, from what `quoted_row` has for each cell."""
+    values = [row.get(name) for row in rows]
+    return Column(f"published_{name}", f"{metric(column).heading}, published", values, words)
 
 
 def unmatched(report: Report) -> list[dict[str, Any]]:

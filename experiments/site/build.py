@@ -86,7 +86,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    made.globals |= {"main": data.MAIN}
     made.filters |= {"number": number, "shortened": shortened, "words": words}
     return made
 

@@ -166,7 +166,6 @@ def main_columns(entry: Entry) -> dict[str, tuple[str, str]]:
     return {name: heading(name) for name in MAIN if name in entry.numbers}
 
 
-@functools.cache
 def heading(column: str) -> tuple[str, str]:
     """Heading and meaning of a column of numbers."""
     return COUNTS.get(column) or (METRICS[column].heading, meaning(column))
