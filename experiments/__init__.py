@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from experiments.find import best, load_run
-    from experiments.frame import table
+    from experiments.reading import table
 
 __all__ = ["best", "load_run", "table"]
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(find, name)
     if name == "table":
-        from experiments.frame import table
+        from experiments.reading import table
 
         return table
     raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,13 +1,15 @@
 """The claims report: each claim of the two studies compared with runs of this project.
 
-    python -m experiments.claims [dataset=A,B] [setting=value ...]
+    python -m experiments.claims [dataset=A,B] [reports=FOLDER] [setting=value ...]
 
 This trains what is missing of the experiments that the claims need: study A's on the dataset A, study B's on B. Then it
-writes outputs/reports/claims/. The claims and their criteria are in conf/claims/. Imports no torch.
+writes outputs/reports/claims/. With reports=FOLDER, it trains nothing and takes the numbers of the reports in a folder,
+such as the shipped ones in outputs/reference. The claims and their criteria are in conf/claims/. Imports no torch.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -23,11 +25,13 @@ import yaml
 
 from experiments.criteria import Check, Met, Reports, every, judged
 from experiments.damage import damage_named, damaged
-from experiments.frame import Report, ReportError, read, reports
+from experiments.frame import Report, ReportError
+from experiments.launch.cli import rewrite
+from experiments.reading import read, recorded, reports
 from experiments.report.build import index, summary
 from experiments.report.render import render
 from experiments.site.build import refresh
-from experiments.store import reports_dir, write_atomic, write_json
+from experiments.store import MANIFEST_VERSION, read_sound, reports_dir, write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
@@ -135,6 +139,28 @@ def train(arguments: Sequence[str], output_dir: str | Path) -> Report:
     return read(max(new)[1], output_dir)
 
 
+def recorded_report(arguments: Sequence[str], dataset: str, folder: Path) -> Report:
+    """The report in a folder of the sweep that these arguments start, on data of this name, with its recorded numbers.
+
+    Raises:
+        ReportError: if there is none, or it cannot be used.
+    """
+    wanted, name = _settings(rewrite(arguments)), Path(dataset).name.removesuffix(".npz")
+    for path in sorted(folder.glob("*/sweep.json")):
+        manifest = read_sound(path) or {}
+        if manifest.get("manifest_version") != MANIFEST_VERSION:
+            continue
+        names = {data["name"] for data in manifest["datasets"].values()}
+        if _settings(shlex.split(manifest["command"])) == wanted and names == {name}:
+            return recorded(path.parent)
+    raise ReportError(f"{folder}: has no report of {' '.join(arguments)}")
+
+
+def _settings(arguments: Sequence[str]) -> set[str]:
+    """Which of the arguments decide numbers, those of the data apart."""
+    return {a for a in arguments if re.match(r"[\w.+]+=", a) and not re.match("output_dir=|dataset[.=]", a)}
+
+
 def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Sequence[str], command: str) -> None:
     """Writes report.md, details.md, verdicts.csv and summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +168,7 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Se
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
     values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
     values |= {"remarks": remarks, "command": command}
+    values["links"] = {name: Path(os.path.relpath(report.folder, folder)).as_posix() for name, report in known.items()}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
         write_atomic(folder / f"{name}.md", render(template, **values))
     rows = [
@@ -159,9 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0
     both = studies()
+    folders = [a.removeprefix("reports=") for a in given if a.startswith("reports=")]
     names = [study.dataset for study in both]
-    more = [a for a in given if not a.startswith("dataset=")]
-    chosen = [a.removeprefix("dataset=") for a in given if a not in more]
+    more = [a for a in given if not a.startswith(("dataset=", "reports="))]
+    chosen = [a.removeprefix("dataset=") for a in given if a.startswith("dataset=")]
     output_dir = next((a.removeprefix("output_dir=") for a in more if a.startswith("output_dir=")), "outputs")
     datasets = chosen[0].split(",") if chosen else names
     if len(chosen) > 1 or len(datasets) != len(names) or not all(datasets):
@@ -171,21 +199,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE
+    if len(folders) > 1 or not all(Path(folder or "-").is_dir() for folder in folders):
+        print(f"claims: reports={','.join(folders)}: allowed: a folder of reports", file=sys.stderr)
+        return USAGE
     with damage_named("claims") as found:
-        return _claims(both, datasets, more, given, output_dir) or int(bool(found))
+        return _claims(both, datasets, more, given, output_dir, *map(Path, folders)) or int(bool(found))
 
 
 def _claims(
-    both: Sequence[Study], datasets: Sequence[str], more: Sequence[str], given: Sequence[str], output_dir: str
+    both: Sequence[Study],
+    datasets: Sequence[str],
+    more: Sequence[str],
+    given: Sequence[str],
+    output_dir: str,
+    recorded_in: Path | None = None,
 ) -> int:
-    """Trains what is missing, judges the claims and writes the report; returns the exit status."""
+    """Trains what is missing or reads what is recorded, judges the claims and writes the report; the exit status."""
     known = {}
     try:
         for study, dataset in zip(both, datasets, strict=True):
             for name, arguments in study.arguments(dataset, more).items():
                 print(f"claims: {name}", file=sys.stderr)
                 try:
-                    known[name] = train(arguments, output_dir)
+                    known[name] = (
+                        recorded_report(arguments, dataset, recorded_in)
+                        if recorded_in
+                        else train(arguments, output_dir)
+                    )
                 except ReportError as e:
                     damaged(e)
     except subprocess.CalledProcessError as e:

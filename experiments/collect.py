@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from experiments.damage import damage_named
-from experiments.frame import ReportError, read
+from experiments.frame import ReportError
+from experiments.reading import read
 from experiments.report.build import collect
 from experiments.report.compare import compare, line
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.advice import advise
-from experiments.frame import ReportError, read
+from experiments.frame import ReportError
+from experiments.reading import read
 from experiments.search_findings import Search
 from experiments.store import RunFolder, all_runs, runs_dir
 

@@ -1,15 +1,8 @@
-"""Runs as a pandas DataFrame, one row per run, and grouped over seeds: `experiments.table`. Imports no torch.
-
-A sweep writes its manifest, outputs/reports/<report>/sweep.json, before it trains: which runs, their swept settings,
-the facts of the data and the command. A report is built from these runs alone.
-"""
+"""Runs as a pandas DataFrame, one row per run, and grouped over seeds. Imports no torch."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,35 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.damage import damage_named
-from experiments.evaluate import DEFAULT_FAMILIES, evaluate, read_metrics
-from experiments.keys import as_changes, mostly_numbers, one_per_group, reference_value, same
+from experiments.evaluate import read_metrics
+from experiments.keys import mostly_numbers, reference_value, same
 from experiments.outcome import JUDGED, judge
 from experiments.statistics import Interval, mean_interval, wilson_interval
-from experiments.store import (
-    MANIFEST_VERSION,
-    RunFolder,
-    all_runs,
-    read_json,
-    read_yaml,
-    reports_dir,
-    runs_dir,
-    snapshot,
-)
+from experiments.store import RunFolder, read_sound, read_yaml
 from experiments.wording import SETTING, described
-from vae import theory
 from vae.config import Config, in_use, settings
-from vae.metrics import BUILT_IN, METRICS, requested
 from vae.schema import flat
 
-REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"  # the reports that are shipped
 SCHEMA = dict.fromkeys(name for name, *_ in settings(Config()) if not name.startswith("dataset."))
 TEXTS = (
     "path", "outcome", "reason", "dataset", "dataset_hash", "dataset_source", "judge", "model_sha256", "kl_estimate",
     "likelihood_of",
 )  # fmt: skip
-MANIFEST = {"study": dict, "fixed": dict, "datasets": dict, "versions": dict, "command": str, "swept": list}
-MANIFEST |= {"runs": list}
 
 
 def setting_columns(names: Iterable[Any]) -> list[str]:
@@ -76,9 +54,9 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
             row |= {"outcome": "failed", "reason": "its result or its model is damaged or missing"}
         elif (failure := folder.failure()) is not None:
             row |= {"outcome": "failed", "reason": str(failure.get("reason") or "no reason given")}
-        return row | _settings(_from_yaml(folder.path))
+        return row | own_settings(_from_yaml(folder.path))
     values, failures = read_metrics(folder)
-    row |= _settings(result["settings"])
+    row |= own_settings(result["settings"])
     row |= {key: value for key, value in result.items() if key not in ("run", "settings", "schema_version", "files")}
     row |= values
     row["failures"] = failures
@@ -90,7 +68,8 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not isinstance(value, list)}
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def own_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in use as columns, without those of the data; lists as text."""
     names = [name for name in setting_columns(given) if not name.startswith("dataset.")]
     own = in_use({name: given[name] for name in names})
     return {name: str(value) if isinstance(value, list) else value for name, value in own.items()}
@@ -273,158 +252,13 @@ class Report:
         paths = self.runs["path"].items()
         return {str(name): RunFolder(Path(path)).read("provenance.json") or {} for name, path in paths}
 
+    @property
+    def date(self) -> str:
+        """The day on which its last run ended; where the runs do not tell, as its summary has it."""
+        ends = [p["finished"] for p in self.provenance.values() if "finished" in p]
+        return max(ends)[:10] if ends else str((read_sound(self.folder / "summary.json") or {}).get("date", ""))
+
 
 def changed(cell: Cell, reference: Cell) -> set[str]:
     """The swept settings in which a cell differs from another, the seed apart."""
     return {k for k, v in cell.point.items() if k != "seed" and not same(v, reference.point.get(k))}
-
-
-# ---------------------------------------------------------------------------------------------- reading
-
-
-def reports(output_dir: str | Path) -> list[str]:
-    """The names of the reports that have a manifest."""
-    return sorted(path.parent.name for path in reports_dir(output_dir).glob("*/sweep.json"))
-
-
-def read(name: str, output_dir: str | Path, *, measure: bool = True) -> Report:
-    """A report's manifest and its runs; whatever else lies in the folder of the runs is left alone.
-
-    Of the metrics, the runs have those that every report has and those that the experiment asks for, whatever else was
-    measured for another experiment.
-
-    Args:
-        measure: whether metrics that are missing are computed now.
-
-    Raises:
-        ReportError: if there is no such report or its manifest cannot be used.
-    """
-    folder = reports_dir(output_dir) / name
-    path = folder / "sweep.json"
-    if Path(name).name != name or not path.exists():
-        known = reports(output_dir)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        there = f"it has {', '.join(known)}" if known else "it has none; a sweep makes one: python run.py -m sweep"
-        raise ReportError(f"{name}: no such report in {reports_dir(output_dir)}{hint}; {there}")
-    try:
-        manifest = read_json(path)
-    except (OSError, ValueError) as e:
-        raise ReportError(f"{e}; run the sweep again") from None
-    if (version := manifest.get("manifest_version")) != MANIFEST_VERSION:
-        raise ReportError(
-            f"{path}: has manifest_version {version}, this program reads {MANIFEST_VERSION}; run the sweep again"
-        )
-    try:
-        for key, kind in MANIFEST.items():
-            if not isinstance(manifest[key], kind):
-                raise TypeError(f"{key} is not a {kind.__name__}")
-        for row in manifest["runs"]:
-            if Path(row["run"]).name != row["run"]:
-                raise ValueError(f"{row['run']} is not the name of a run")
-        planned = [(RunFolder(runs_dir(output_dir) / row["run"]), row) for row in manifest["runs"]]
-        points = [{**manifest["fixed"], **row["settings"]} for _, row in planned]
-        named = _dataset_names(manifest["datasets"])
-        hashes = [row["dataset_hash"] for _, row in planned]
-        if not named.keys() >= set(hashes):
-            raise ValueError("datasets of runs are missing")
-    except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise ReportError(f"{path}: not a usable manifest ({type(e).__name__}: {e}); run the sweep again") from None
-    if not planned:
-        raise ReportError(f"{path}: names no runs; run the sweep again")
-    study = manifest["study"]
-    own = [name for name in study.get("metrics") or () if name in BUILT_IN]  # the user's own are not imported
-    families = list(dict.fromkeys([*DEFAULT_FAMILIES, *requested(study.get("columns") or (), own)]))
-    if measure:
-        evaluate([run for run, _ in planned], families)
-    others = {metric.name for metric in METRICS.values() if metric.family not in families}
-    keys = [key for key in manifest["swept"] if key != "seed"]
-    if len(named) > 1 and "dataset" not in keys:
-        keys.append("dataset")
-    rows = []
-    for (run, _), point, content in zip(planned, points, hashes, strict=True):
-        row = {**_settings(point), **read_run(run)}
-        row |= {key: row.get(key, point.get(key)) for key in (*keys, "seed")}
-        row |= {"dataset": named[content], "dataset_hash": content}
-        row = {key: value for key, value in row.items() if key not in others}
-        row["failures"] = {family: why for family, why in row.get("failures", {}).items() if family in families}
-        rows.append(row | {"sse_ratio": _against_theory(row, manifest["datasets"][content])})
-    frame = frame_of(rows)
-    if "search" not in manifest:
-        keys = as_changes(frame, one_per_group(frame, keys), [row["settings"] for _, row in planned])
-    return Report(name, folder, manifest, keys, frame)
-
-
-def _dataset_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The name of each dataset by content hash, with a part of the hash where two have one name."""
-    names = Counter(data["name"] for data in datasets.values())
-    return {h: data["name"] if names[data["name"]] == 1 else f"{data['name']} {h[:6]}" for h, data in datasets.items()}
-
-
-def _against_theory(row: Mapping[str, Any], data: Mapping[str, Any]) -> float:
-    """A run's training SSE over that of the closed form at the same training KL; NaN without either.
-
-    For label_placement `decoder`, which has no simple form, the unconditional curve, the one with more error.
-    """
-    kl, sse = row.get("train_kl", math.nan), row.get("train_sse", math.nan)
-    if kl is None or sse is None or not math.isfinite(kl + sse):
-        return math.nan
-    spectrum = data["eigenvalues_within" if row["label_placement.kind"] == "both" else "eigenvalues"]
-    # The measured KL of a posterior that equals the prior can lie below 0 by rounding.
-    bound = theory.distortion(spectrum, max(0.0, kl), int(row["z_dim"]))
-    return sse / bound if bound > 0 else math.nan
-
-
-def _shipped(name: str, output_dir: str | Path) -> pd.DataFrame | None:
-    """The runs of a reference report, where there is no run of that name that is trained; None if there is one."""
-    path = REFERENCE / name / "runs.csv"
-    manifest = reports_dir(output_dir) / name / "sweep.json"
-    if not path.exists() or (manifest.exists() and read(name, output_dir).runs["usable"].any()):
-        return None
-    frame = pd.read_csv(path, dtype={"reason": str}).fillna({"reason": ""})
-    if "outcome" not in frame:  # of an earlier version
-        return None
-    print(f"{name}: none of its runs is in {runs_dir(output_dir)}; these are the numbers of {path}", file=sys.stderr)
-    return frame.set_index("run")
-
-
-def table(name: str | None = None, output_dir: str | Path = "outputs") -> pd.DataFrame:
-    """The runs of an experiment, or all runs, one row each. What is missing of their metrics is computed first.
-
-    Args:
-        name: of the experiment's report, a folder in outputs/reports; None: every run in outputs/runs.
-        output_dir: folder that holds runs/ and reports/.
-
-    Damaged files are named on stderr, in one line each.
-
-    Returns:
-        Indexed by the run's folder. Columns: `dataset` where the data differ; the settings that differ between the
-        runs, by dotted name (`x_var.value`; missing where a setting plays no part in a run; lists as text); `seed`;
-        `outcome` and `reason` (experiments/outcome.py); then every count and metric that is a number, NaN where a run
-        has none. docs and outputs/README.md say what each means.
-
-    If none of the runs is trained here, the numbers are those of the reference report of that name; a line on stderr
-    says so.
-
-    Raises:
-        ReportError: for a name without a report.
-    """
-    with damage_named("experiments.table"), snapshot(output_dir):
-        if name is None:
-            folders = all_runs(output_dir)
-            evaluate(folders)
-            frame = frame_of(read_run(folder) for folder in folders)
-        elif (frame := _shipped(name, output_dir)) is not None:
-            folders = []
-        else:
-            frame = read(name, output_dir).runs
-            folders = [RunFolder(Path(path)) for path in frame["path"]]
-        for folder in folders:
-            folder.check()
-    own = setting_columns(frame)
-    varied = [key for key in own if key != "seed" and frame[key].nunique(dropna=False) > 1]
-    if "dataset" in frame and frame["dataset"].nunique() > 1:
-        varied.insert(0, "dataset")
-    left = frame.drop(columns=[c for c in (*own, *TEXTS, SETTING, "failures", "usable", "status") if c in frame])
-    numbers = left.select_dtypes("number")
-    return pd.concat([frame[[*varied, "seed", "outcome", "reason"]], numbers], axis=1)

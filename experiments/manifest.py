@@ -1,7 +1,7 @@
 """The manifest of a report: which runs it is made from, written before any is trained.
 
 outputs/reports/<report>/sweep.json names the very runs, their swept settings, the data's facts and the command. The
-report is built from these runs alone. Reading it is in table.py.
+report is built from these runs alone. Reading it is in reading.py.
 """
 
 from __future__ import annotations

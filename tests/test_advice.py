@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import advice
-from experiments.frame import read
+from experiments.reading import read
 from experiments.store import read_json
 from tests.fakes import DATA, fake_report, put
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from experiments.atlas import atlas
-from experiments.frame import read
+from experiments.reading import read
 from experiments.report.figures.atlas import atlas as draw
 from tests.fakes import fake_report
 

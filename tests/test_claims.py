@@ -16,9 +16,11 @@ import yaml
 from experiments import claims
 from experiments.claims import Finding, judge, studies
 from experiments.criteria import PREDICATES
-from experiments.frame import Report, read
+from experiments.frame import Report, ReportError
+from experiments.reading import REFERENCE, read
+from experiments.report.build import collect
 from experiments.report.render import render
-from tests.fakes import DATA, FIXED, fake_report
+from tests.fakes import DATA, FIXED, change, fake_report
 
 ROOT = Path(__file__).parent.parent
 CLAIMS = [claim for study in studies() for claim in study.claims]
@@ -258,3 +260,45 @@ def test_the_command_names_its_report_after_the_data_and_the_settings(tmp_path: 
     assert trained[-2][:3] == ["beta", "bug=none", "objective=elbo"]
     assert trained[-1][:2] == ["extremes", "dataset=cifar10"]
     assert "claims-digits%2Ccifar10" in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_the_shipped_verdicts_follow_from_the_shipped_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The whole chain from runs.csv to the verdicts, figures included."""
+    monkeypatch.setattr(claims, "refresh", lambda output_dir: None)
+    assert claims.main([f"reports={REFERENCE}", f"output_dir={tmp_path}"]) == 0
+    made, shipped = tmp_path / "reports" / "claims", REFERENCE / "claims"
+    assert (made / "verdicts.csv").read_bytes() == (shipped / "verdicts.csv").read_bytes()
+    here, there = ((folder / "details.md").read_text().partition("## Where the figures") for folder in (made, shipped))
+    assert here[0] == there[0]
+    assert here[2].count(" runs ") == there[2].count(" runs ")
+
+
+def test_a_recorded_report_is_found_by_its_settings_and_data(tmp_path: Path):
+    commands = {
+        "a": "python run.py experiment=trial dataset=mnist_5k",
+        "b": "python run.py -m experiment=trial trainer.lr=0.1 output_dir=elsewhere",
+        "c": "python run.py experiment=other",
+    }
+    for name, command in commands.items():
+        fake_report(tmp_path, name, {"seed": [0]}, history=False)
+        change(tmp_path / "reports" / name / "sweep.json", command=command)
+        collect(name, tmp_path)
+    folder = tmp_path / "reports"
+
+    def found(*arguments: str, dataset: str = DATA["name"]) -> str:
+        return claims.recorded_report([*arguments, f"dataset={dataset}"], dataset, folder).name
+
+    assert found("trial") == found("trial", dataset=f"data/{DATA['name']}.npz") == "a"
+    assert found("trial", "lr=0.1", "output_dir=here") == "b"
+    assert found("other") == "c"
+    for arguments, dataset in ((["trial", "seed=0"], DATA["name"]), (["trial"], "mnist"), (["nothing"], DATA["name"])):
+        with pytest.raises(ReportError, match=f"has no report of {arguments[0]} "):
+            found(*arguments, dataset=dataset)
+
+
+def test_a_folder_of_reports_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert claims.main([f"reports={tmp_path}/nothing"]) == 2
+    assert capsys.readouterr().err == f"claims: reports={tmp_path}/nothing: allowed: a folder of reports\n"
+    assert claims.main([f"reports={tmp_path}", f"output_dir={tmp_path}"]) == 1  # nothing is trained instead
+    lines = capsys.readouterr().err.splitlines()
+    assert f"claims: {tmp_path}: has no report of xvar dataset=mnist_5k output_dir={tmp_path}" in lines

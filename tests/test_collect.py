@@ -21,7 +21,8 @@ from scipy import stats
 from experiments import collect
 from experiments.damage import damage_named
 from experiments.findings import findings, survivors
-from experiments.frame import Report, read
+from experiments.frame import Report
+from experiments.reading import read
 from experiments.report import build, tables
 from tests.fakes import DATA, change, fake_report
 from tests.snapshots import check

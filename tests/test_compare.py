@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.frame import Report, read
+from experiments.frame import Report
+from experiments.reading import read
 from experiments.report.compare import Comparison, compare, line
 from tests.fakes import fake_report
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from experiments.criteria import Check, Missing, every, is_equivalent, judged, pairs, select, some, within
-from experiments.frame import Report, read
+from experiments.frame import Report
+from experiments.reading import read
 from experiments.statistics import mean_interval
 from tests.fakes import DATA, SPECTRUM, WITHIN, fake_report
 

@@ -12,7 +12,7 @@ import pytest
 import experiments
 from experiments import browse, claims, collect, runs
 from experiments.damage import damage_named
-from experiments.frame import read
+from experiments.reading import read
 from experiments.report import build, figures
 from experiments.seal import sealed_text
 from experiments.site import build as site

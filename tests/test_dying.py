@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.frame import read
+from experiments.reading import read
 from experiments.report.dying import Steps, Why, why
 from experiments.report.figures.why import why as draw
 from experiments.report.render import say

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from experiments.frame import Report, read
+from experiments.frame import Report
+from experiments.reading import read
 from experiments.report import figures
 from experiments.report.closed_form import curves
 from experiments.report.figures import style

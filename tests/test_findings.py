@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments.findings import Findings, asked, findings, survivors
-from experiments.frame import read
+from experiments.reading import read
 from experiments.report.render import say
 from experiments.statistics import rate_difference, wilson_interval
 from tests.fakes import change, fake_report

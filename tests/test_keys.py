@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.frame import changed, read
+from experiments.frame import changed
 from experiments.keys import mostly_numbers, one_per_group
+from experiments.reading import read
 from tests.fakes import fake_report
 
 LEARNED = [{"x_var.kind": "fixed", "x_var.value": x} for x in (1, 0.1, 0.01)] + [

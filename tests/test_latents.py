@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.frame import read
 from experiments.latents import leakage, prior_shares
+from experiments.reading import read
 from experiments.report.render import say
 from experiments.statistics import Interval
 from tests.fakes import fake_report as fake_report_of

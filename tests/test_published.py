@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from experiments.collect import main as collect
-from experiments.frame import read
 from experiments.hypotheses import read_spectrum
 from experiments.published import published
+from experiments.reading import read
 from tests.fakes import DATA, fake_report
 from vae import bugs
 

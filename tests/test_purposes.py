@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from experiments.frame import read
 from experiments.purposes import Purpose, purposes
+from experiments.reading import read
 from experiments.report.build import collect
 from tests.fakes import fake_report
 

@@ -10,8 +10,8 @@ import pytest
 
 from experiments import plan as planning
 from experiments import runs
-from experiments.frame import read
 from experiments.plan import plan
+from experiments.reading import read
 from experiments.seal import sealed_text
 from experiments.settings import to_yaml
 from experiments.store import RESULT_VERSION, RunFolder, write_json

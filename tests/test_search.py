@@ -16,11 +16,11 @@ import pytest
 
 from experiments import plan as planning
 from experiments.evaluate import evaluate
-from experiments.frame import read
 from experiments.launch import cli, conclude
 from experiments.launch.grid import GridSweeper
 from experiments.launch.search import OptunaSweeper
 from experiments.plan import plan
+from experiments.reading import read
 from experiments.report.build import collect
 from experiments.search_findings import Search, confirmation
 from experiments.settings import Settings, result_settings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from experiments.find import find
-from experiments.frame import read
+from experiments.reading import read
 from experiments.report import build
 from experiments.search_findings import Search, confirmation
 from experiments.site import build as site

@@ -20,7 +20,7 @@ from fakes import DATA, FIXED, PROVENANCE, change, fake_pictures, fake_report, f
 from PIL import Image
 
 from experiments import browse
-from experiments.frame import read
+from experiments.reading import read
 from experiments.site import build, cards
 from experiments.site.data import columns, read_entries, run_data, table_data
 from experiments.store import RunFolder, read_json

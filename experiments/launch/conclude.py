@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.frame import read
 from experiments.launch.cli import SweepFailed
 from experiments.launch.job import measure
 from experiments.plan import Run
+from experiments.reading import read
 from experiments.report.build import ReportError, collect, ending
 from experiments.report.compare import compare, line
 from experiments.site.build import refresh

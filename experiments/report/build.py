@@ -20,10 +20,11 @@ import pandas as pd
 from experiments import advice, frame
 from experiments.atlas import atlas
 from experiments.findings import Findings, findings, survivors, without_bugs
-from experiments.frame import Cell, Report, ReportError, read
+from experiments.frame import Cell, Report, ReportError
 from experiments.latents import leakage, prior_shares
 from experiments.published import published
 from experiments.purposes import purposes
+from experiments.reading import read
 from experiments.report import figures, tables
 from experiments.report.compare import compare, line
 from experiments.report.dying import why
@@ -325,13 +326,12 @@ def _distinct(known: Iterable[Mapping[str, Any]], key: str) -> list[str]:
 
 def summary(title: str, own: Sequence[Report], answer: str) -> dict[str, Any]:
     """What the index and the page say about a report, of the runs of one or several reports."""
-    ends = [p["finished"] for report in own for p in report.provenance.values() if "finished" in p]
     return {
         "title": title,
         "data": ", ".join(sorted({data["name"] for report in own for data in report.datasets.values()})),
         "n_runs": sum(len(report.runs) for report in own),
         "n_usable": sum(len(report.usable) for report in own),
-        "date": max(ends)[:10] if ends else "",
+        "date": max((report.date for report in own), default=""),
         "answer": answer,
     }
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.frame import REFERENCE, Report, setting_columns
+from experiments.frame import Report, setting_columns
+from experiments.reading import REFERENCE
 from experiments.report.render import render
 
 UNFINISHED = ("failed", "missing")

@@ -17,7 +17,8 @@ from PIL import Image
 
 from experiments.damage import damaged
 from experiments.findings import along
-from experiments.frame import Report, ReportError, read
+from experiments.frame import Report, ReportError
+from experiments.reading import read
 from experiments.report.render import shortened
 from experiments.store import RunFolder, read_sound, reports_dir
 from experiments.wording import described, listed
