@@ -37,21 +37,21 @@ class Contents:
     def __init__(self, runs: str, cache: bytes | None = None) -> None:
         self._runs, self._begun = runs, time.time_ns()
         self._held: dict[str, Held] = {}  # by the run's name
-        self._open: dict[str, tuple[dict[str, Stamp | None], Held]] = {}  # by the run's folder, its files and `_held`
+        self._open: dict[str, tuple[dict[str, Stamp | None], Held, Held]] = {}  # files, `_held` and recent, by folder
         self._new = False
         if cache is not None:
             seal.check(cache)
-            self._held = json.loads(cache.partition(b"\n")[2])
+            self._held = json.loads(cache[cache.index(b"\n") :])
 
     def files(self, folder: str) -> dict[str, Stamp | None]:
         """`files_below`, as they were when they were first looked at."""
         return self._opened(folder)[0]
 
-    def _opened(self, folder: str) -> tuple[dict[str, Stamp | None], Held]:
+    def _opened(self, folder: str) -> tuple[dict[str, Stamp | None], Held, Held]:
         if folder not in self._open:
             parent, run = os.path.split(folder)
             held = self._held.setdefault(run, {}) if parent == self._runs else {}
-            self._open[folder] = files_below(folder), held
+            self._open[folder] = files_below(folder), held, {}
         return self._open[folder]
 
     def forget(self, folder: str) -> None:
@@ -60,25 +60,25 @@ class Contents:
 
     def of(self, folder: str, name: str, read: Callable[[str], Any]) -> Any:
         """What `read` makes of a file, given its path, now or when the file was last read. Errors are not kept."""
-        files, held = self._opened(folder)
+        files, held, recent = self._opened(folder)
         stamp = files.get(name)
         if stamp is None:
             return read(f"{folder}/{name}")
-        if (known := held.get(name)) is None or (known[0], known[1]) != stamp:
-            known = held[name] = (*stamp, read(f"{folder}/{name}"))
-            self._new |= stamp[1] < self._begun - RECENT
+        known = recent.get(name) or held.get(name)
+        if known is None or (known[0], known[1]) != stamp:
+            known = (*stamp, read(f"{folder}/{name}"))
+            if stamp[1] < self._begun - RECENT:
+                held[name], self._new = known, True
+            else:
+                recent[name] = known
         return known[2]
 
     def cache(self) -> bytes | None:
         """The cache's file; None if it has not changed. Left out are removed runs and what changed recently."""
         if not self._new:
             return None
-        there, late = set(os.listdir(self._runs)), self._begun - RECENT
-        kept = {
-            run: {name: held for name, held in own.items() if held[1] < late}
-            for run, own in self._held.items()
-            if run in there
-        }
+        there = set(os.listdir(self._runs))
+        kept = {run: held for run, held in self._held.items() if run in there}
         return seal.sealed_text(json.dumps(kept, separators=(",", ":")))
 
 

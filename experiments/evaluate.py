@@ -19,7 +19,7 @@ import dataclasses
 import difflib
 import hashlib
 import io
-import os
+import re
 import sys
 import threading
 import traceback
@@ -37,6 +37,7 @@ from vae.config import ConfigError
 from vae.metrics import BUILT_IN, DEFAULT_FAMILIES, FAMILIES, METRICS, Metric, Result, Subject, compute
 
 MAX_WORKERS = 8  # runs evaluated at once
+RECORD = re.compile(r"metrics/[^/]+\.json$")  # of a family, in a run's folder
 
 
 def evaluate(
@@ -105,8 +106,8 @@ def read_metrics(folder: RunFolder, families: Sequence[str] | None = None) -> tu
     """
     values, failures = {}, {}
     if families is None:
-        there = os.listdir(metrics) if os.path.isdir(metrics := f"{folder.path}/metrics") else []
-        families = sorted(name.removesuffix(".json") for name in there if name.endswith(".json"))
+        there = (name.removeprefix("metrics/").removesuffix(".json") for name in folder.files() if RECORD.match(name))
+        families = sorted(there)
     for name, record in _records(folder, families):
         for metric in (record or {}).get("metrics", ()):
             METRICS.setdefault(metric["name"], Metric(**metric))

@@ -19,7 +19,7 @@ SEAL = re.compile(rb'(?:\{\n "sha256": "|# sha256 )([0-9a-f]{64})')
 
 def sealed_text(text: str) -> bytes:
     """A YAML file with its checksum in the first line."""
-    return _sealed(COMMENT, f"\n{text}")
+    return _sealed(COMMENT, "\n", text)
 
 
 def sealed_json(value: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
@@ -28,8 +28,17 @@ def sealed_json(value: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
     return _sealed(JSON, f'",\n{text[2:]}\n' if value else '"\n}\n')
 
 
-def _sealed(head: str, tail: str) -> bytes:
-    return f"{head}{hashlib.sha256((head + tail).encode()).hexdigest()}{tail}".encode()
+def _sealed(head: str, *tail: str) -> bytes:
+    first, *rest = (part.encode() for part in (head, *tail))
+    return b"".join((first, _digest(first, *rest).encode(), *rest))
+
+
+def _digest(*parts: bytes | memoryview) -> str:
+    """The checksum of what is not to be copied into one, as the cache of many runs is large."""
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest()
 
 
 def check(data: bytes) -> None:
@@ -41,7 +50,8 @@ def check(data: bytes) -> None:
     seal = SEAL.match(data)
     if seal is None:
         raise ValueError("has no checksum: damaged, or written by an earlier version")
-    if hashlib.sha256(data[: seal.start(1)] + data[seal.end(1) :]).hexdigest().encode() != seal[1]:
+    view = memoryview(data)
+    if _digest(view[: seal.start(1)], view[seal.end(1) :]).encode() != seal[1]:
         raise ValueError("damaged: it does not match its checksum")
 
 

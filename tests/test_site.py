@@ -22,9 +22,10 @@ from PIL import Image
 from experiments import browse
 from experiments.reading import read
 from experiments.site import build, cards
-from experiments.site.data import columns, read_entries, run_data, table_data
+from experiments.site.data import columns, meaning, read_entries, run_data, table_data
 from experiments.store import RunFolder, read_json
 from vae import theory
+from vae.metrics import METRICS
 
 NASTY = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>&amp; \"{{ 7*7 }}\""
 SCORES = {"judge": "j", "judge_accuracy": 0.97, "real_ffd": 0.5, "reconstruction_ffd": 0.6, "sample_coverage": 0.9}
@@ -560,6 +561,14 @@ def test_a_run_page_draws_its_curves_and_every_page_opens_without_an_error(index
     bars = js(index, "Array.from(document.getElementById('kl-per-dim').data[0].y)")
     assert bars == pytest.approx(sorted(kl, reverse=True), rel=1e-5)
     assert texts(index, "figcaption")[:3] == ["samples", "reconstructions", "traversals"]
+    rows = js(
+        index, "[...document.getElementById('numbers').tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    values = json.loads((run / "metrics" / "reconstruction.json").read_text())["values"]
+    told = {name: (float(value), text) for name, value, text in rows}
+    assert told["test_kl"] == (pytest.approx(values["test_kl"], rel=1e-3), meaning("test_kl"))
+    assert [name for name, *_ in rows] == [name for name in METRICS if name in told]
+    assert "train_kl" in told
     for page in sorted((site.path / "pages").glob("*.html"))[::4]:
         index.get(page.as_uri())
         assert texts(index, "h1") == [page.stem]

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import read_metrics
-from experiments.frame import Report, frame_of, read_run, setting_columns
+from experiments.frame import Report, read_run, setting_columns
+from experiments.outcome import JUDGED
 from experiments.report.closed_form import Curve, curves
 from experiments.report.render import shortened
 from experiments.report.tables import STUDY_FIGURES
@@ -127,7 +128,10 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
             rows[run] = {**rows.get(run, {}), **row}  # each report has the metrics that its experiment asks for
             names.setdefault(run, []).append(report.name)
     folders = all_runs(output_dir)
-    rows |= _by_run(frame_of(read_run(folder) for folder in folders if folder.name not in rows))
+    for folder in folders:
+        if folder.name not in rows:
+            row = read_run(folder)
+            rows[folder.name] = row | {"usable": row["outcome"] in JUDGED}
     datasets = {key: data for report in reports for key, data in report.datasets.items()}
     studies = {report.name for report in reports if report.study.get("published")}
     entries = []
@@ -241,13 +245,14 @@ def _curve(curve: Curve, ts: Sequence[float]) -> dict[str, Any]:
 
 
 def run_data(entry: Entry) -> dict[str, Any]:
-    """What a run's page draws: learning curves, and the training KL of each latent dimension with its closed form."""
+    """What the script of a run's page shows: its metrics, learning curves, and the training KL of each dimension."""
     history = entry.folder.history()
     drawn = [name for name in HISTORY if name in history and (name[:6] == "train_" or len(set(history[name])) > 1)]
-    kl = np.array(read_metrics(entry.folder)[0].get("train_kl_per_dim") or [], dtype=float)
+    kl = np.array(read_metrics(entry.folder, ["reconstruction"])[0].get("train_kl_per_dim") or [], dtype=float)
     order, t = np.argsort(-kl), entry.row.get("effective_x_var", math.nan)
     best = {c.kind: theory.optimum(c.eigenvalues, t, c.z_dim) for c in (entry.curves if len(kl) else ())}
     return {
+        "numbers": {name: value for name, value in entry.numbers.items() if name in METRICS},
         "epoch": rounded_all(history.get("epoch", [])),
         "history": [[HISTORY[name], rounded_all(history[name])] for name in drawn],
         "dimension": order.tolist(),

@@ -1,5 +1,5 @@
-// The index (table, plot, comparison), the plots of a run's page and sortable tables. A classic script, because modules
-// do not load from disk. What the index shows is in the address after #, so that every view has a link: facets such as
+// The index (table, plot, comparison), sortable tables, and what run.js needs. A classic script, because modules do not
+// load from disk. What the index shows is in the address after #, so that every view has a link: facets such as
 // experiment=xvar&x_var.value=0.1, q=words, sort=-test_sse, colour=seed, plot=mnist, compare=RUN&compare=RUN.
 "use strict";
 
@@ -69,29 +69,6 @@ async function plot(target, traces, layout, displayModeBar = false) {
 
 function onThemeChange(draw) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-}
-
-function drawRun(data) {
-  const panels = data.history.map(([title]) => element("div", { role: "img", "aria-label": `${title} by epoch` }));
-  // All panels first: each is drawn as wide as it will stay.
-  $("learning")?.replaceChildren(...panels.map((panel, i) => element("figure", {}, element("figcaption", {}, data.history[i][0]), panel)));
-  data.history.forEach(([, y], i) => {
-    const line = { x: data.epoch, y, mode: y.length === 1 ? "markers" : "lines", line: { color: colour("c0") } };
-    plot(panels[i], [line], { xaxis: axis("epoch"), yaxis: axis("") });
-  });
-  if (!data.kl_per_dim.length) return;
-  const bars = {
-    type: "bar", name: "this run", x: data.rank, y: data.kl_per_dim, text: data.dimension.map((i) => `dimension ${i}`),
-    textposition: "none", marker: { color: colour("c0") },
-  };
-  const closed = data.closed_form.map(({ kind, kl }) => {
-    const { name, dash } = CLOSED_FORMS[kind];
-    return { name, x: data.rank, y: kl, mode: "lines", line: { dash, color: colour("c1") } };
-  });
-  plot($("kl-per-dim"), [bars, ...closed], {
-    xaxis: axis("latent dimension by rank"), yaxis: axis("KL (nats per image)"),
-    showlegend: closed.length > 0, legend: { orientation: "h", y: 1, yanchor: "bottom" },
-  });
 }
 
 // ------------------------------------------------------------------------------------------------ the index
@@ -440,10 +417,5 @@ document.querySelectorAll(".report table").forEach((table, i) => {
   table.replaceWith(box);
   box.append(table);
 });
-for (const table of document.querySelectorAll(".report table, table.sortable")) if (table.tBodies.length) sortable(table);
+for (const table of document.querySelectorAll(".report table")) if (table.tBodies.length) sortable(table);
 if ($("runs")) browse(JSON.parse($("site-data").textContent));
-if ($("run-data")) {
-  const data = JSON.parse($("run-data").textContent);
-  drawRun(data);
-  onThemeChange(() => drawRun(data));
-}
