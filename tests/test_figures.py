@@ -315,6 +315,24 @@ def test_the_spectrum_is_that_of_training_images_next_to_the_closed_form(
         assert lines["-."][1] == pytest.approx([0.005025] * 2, rel=1e-3)  # -½·ln 0.99
 
 
+def test_a_line_of_the_sweep_has_one_colour_in_all_figures(tmp_path: Path, canvases: list[Figure]):
+    """Also where a figure shows fewer lines than another."""
+    params = {"x_var.value": [1, 0.1], "seed": [0, 1]}
+    points = [{"model.hidden": [size]} for size in (10, 20, 30, 40, 50, 60, 70)]
+    kl = {"train_kl_per_dim": [1.0, 2.0]}
+    fake_report(tmp_path, params=params, points=points, change=lambda settings, row: row | kl)
+    report = read("trial", tmp_path)
+    for draw in (figures.swept, figures.spectrum):
+        checked(draw(report, report.cells[-1:]))
+    of_swept, of_spectrum = (
+        {handle.get_label(): handle.get_color() for handle in canvas.legends[0].legend_handles}  # type: ignore[union-attr]
+        for canvas in canvases
+    )
+    shared = {name for name in of_spectrum if str(name).startswith("[")}
+    assert len(shared) == spectrum.MAX_LINES
+    assert {name: of_swept[name] for name in shared} == {name: of_spectrum[name] for name in shared}
+
+
 ASKED = {"metrics": ["expost"]}
 
 

@@ -32,8 +32,9 @@ def spectrum(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
     if main not in SWEPT:
         return None
     must_lines = [line for line in report.lines if any(cell in must_show for cell in line[1])]
-    lines = style.spread(report.lines, MAX_LINES, must_lines)
-    known = [(i, cell, kl) for i, (_, cells) in enumerate(lines) for cell in cells if (kl := _sorted_kl(cell)).size]
+    coloured = list(enumerate(style.spread(report.lines, len(style.COLOURS), must_lines)))  # as in the other figures
+    lines = style.spread(coloured, MAX_LINES, [own for own in coloured if own[1] in must_lines])
+    known = [(i, cell, kl) for i, (_, cells) in lines for cell in cells if (kl := _sorted_kl(cell)).size]
     shown = [v for v in report.values(main) if any(same(cell.settings[main], v) for _, cell, _ in known)]
     values = style.spread(shown, MAX_PANELS, {cell.settings[main] for cell in must_show})
     panels = [(v, [own for own in known if same(own[1].settings[main], v)]) for v in values]
@@ -63,7 +64,7 @@ def spectrum(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
             ax.set_axis_off()
         handles = [
             style.handle(style.label(rest) or "trained", linestyle="-", color=style.COLOURS[i])
-            for i, (rest, _) in enumerate(lines)
+            for i, (rest, _) in lines
         ]
         threshold = style.handle("threshold of active units", **THRESHOLD)
         style.legend(figure, handles, [*style.closed_form_handles(kinds), threshold])
