@@ -32,7 +32,9 @@ def setting_rows() -> list[dict[str, Any]]:
         if name.startswith("study."):
             continue
         bounds = [
-            f"{sign} {meta[key]:g}" for key, sign in (("gt", ">"), ("ge", "≥"), ("le", "≤")) if meta[key] is not None
+            f"{sign} {bound(meta[key])}"
+            for key, sign in (("gt", ">"), ("ge", "≥"), ("le", "≤"))
+            if meta[key] is not None
         ]
         users = [*meta["kinds"], *meta["optional"]]
         rows.append({
@@ -53,8 +55,13 @@ def option_default(name: str, kinds: list[str]) -> Any:
     for kind in kinds:
         path = ROOT / "conf" / group / f"{kind}.yaml"
         if path.exists() and (own := yaml.safe_load(path.read_text())).get(key) is not None:
-            return own[key]
+            product = re.fullmatch(r"\$\{times:([\d.]+),\$\{([\w.]+)\}\}", str(own[key]))
+            return f"{product[1]} × {product[2]}" if product else own[key]
     return None
+
+
+def bound(value: float) -> str:
+    return "2⁶³ − 1" if value == 2**63 - 1 else f"{value:g}"
 
 
 def option_rows() -> list[tuple[str, str, str]]:

@@ -3,7 +3,8 @@
 Pixels are in [0, 1], and log-likelihoods are in nats per image.
 
 A likelihood of your own is a class like these, named by `likelihood.part={_target_: ...}`. It has the attribute
-`n_parameters`, the number p of decoder outputs for each pixel and channel, and two methods. Both take the parameters,
+`n_parameters`, the number p of decoder outputs for each pixel and channel, and two methods. `measure` may say what
+log_prob measures: `density`, `levels` (the probability of 8-bit values) or `binary`. Both methods take the parameters,
 (B, p·C, H, W):
 
     log_prob(x (B, C, H, W), parameters) -> (B,)

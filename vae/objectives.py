@@ -1,8 +1,9 @@
-"""What training minimizes, computed from the terms of a batch. All values are means per image; beta weights the KL.
+"""What training minimizes, computed from what a batch gives. All values are means per image; beta weights the KL.
 
-An objective of your own is a function of the terms, or a class whose instances are called with the terms. It is named
-by `objective.part={_target_: ...}` and returns one number. It may have two attributes. `samples` is the number of z per
-image (1 by default). If `draws_prior` is true, the noise of the terms also contains numbers for samples of the prior.
+An objective of your own is a function, or a class whose instances are called. It is given `terms` (`vae.terms.Terms`:
+SSE, KL, log-likelihoods and more of each image of the batch) and returns one number. It is named by
+`objective.part={_target_: ...}` and may have two attributes. `samples` is the number of z per image (1 by default). If
+`draws_prior` is true, `terms.noise` also holds random numbers for drawing from the prior.
 """
 
 from __future__ import annotations
