@@ -38,6 +38,7 @@ import pandas as pd
 
 from experiments.frame import Cell, Report, changed
 from experiments.keys import is_number, same
+from experiments.outcome import JUDGED
 from experiments.statistics import CONFIDENCE, Interval, mean_interval, wilson_interval
 from experiments.wording import described
 from vae import bugs
@@ -273,6 +274,8 @@ def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[In
         return value, None if predicate == "show" else within(value, *ends)
     if "outcomes" in needs:
         rate = subject.rate(*needs["outcomes"])
+        if _of_all_runs(needs):
+            rate = wilson_interval(subject.count(*needs["outcomes"]), len(subject.runs))
     else:
         rate = wilson_interval(int(subject.values(needs["condition"]).sum()), len(subject.usable))
     if predicate == "rate_above":
@@ -284,6 +287,11 @@ def measured(predicate: str, subject: Any, needs: Mapping[str, Any]) -> tuple[In
     if predicate == "rate_mixed":  # where all do, more runs might show one that does not
         return rate, rate.mean > 0 if rate.n and rate.mean < 1 else None
     return rate, None
+
+
+def _of_all_runs(needs: Mapping[str, Any]) -> bool:
+    """Whether a figure is a share of all runs: that of an outcome of runs without numbers."""
+    return not set(needs.get("outcomes", ())) <= set(JUDGED)
 
 
 def judged(condition: Mapping[str, Any], reports: Reports) -> tuple[Met, list[Check]]:
@@ -321,7 +329,8 @@ def _checks(predicate: str, subject: Any, needs: Mapping[str, Any]) -> list[Chec
     checks = []
     for own in needs.get("columns", [needs]):
         value, met = measured(predicate, subject, own)
-        checks.append(Check(predicate, own["what"], where, value, own, met, n - usable, n))
+        lost = 0 if _of_all_runs(own) else n - usable
+        checks.append(Check(predicate, own["what"], where, value, own, met, lost, n))
     if predicate != "equivalent":
         return checks
     checks = [c for c in checks if c.value.n]  # data without labels have no class in their samples

@@ -34,6 +34,12 @@ def asked(report: Report) -> list[str]:
     return [c for c in wanted if c in report.runs and report.usable[c].notna().any()]
 
 
+def uncompared(report: Report) -> list[str]:
+    """The columns asked about that hold log-likelihoods of different things, densities and probabilities."""
+    kinds = report.usable["likelihood_of"].nunique() if "likelihood_of" in report.usable else 0
+    return [c for c in asked(report) if kinds > 1 and c in METRICS and METRICS[c].family in ("likelihood", "nll")]
+
+
 def asked_outcomes(report: Report) -> list[str]:
     """The outcomes whose rate the experiment asks about."""
     return [c for c in report.study.get("columns") or () if c in OUTCOMES]
@@ -179,7 +185,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
     Args:
         report: of the runs that use their latents (`survivors`).
     """
-    columns = {column: _typical(report, column) for column in asked(report)}
+    columns = {column: _typical(report, column) for column in asked(report) if column not in uncompared(report)}
     if not columns:
         return []
     if report.keys == [SETTING]:

@@ -65,7 +65,10 @@ def judge(row: Mapping[str, Any]) -> tuple[str, str]:
     if not (math.isfinite(sse) and math.isfinite(kl)):
         return "diverged", "the held-out SSE or KL is not finite"
     if sse > input_dim:
-        return "diverged", f"the held-out SSE {sse:.3g} exceeds D = {input_dim:.0f}: every pixel is wrong"
+        return (
+            "diverged",
+            f"the held-out SSE {sse:.3g} exceeds D = {input_dim:.0f}: the error per pixel is larger than the range",
+        )
     zero, mean, units = (_number(row, f"test_{name}") for name in ("baseline_zero", "baseline_mean", "active_units"))
     floor = max(KL_FLOOR, KL_SHARE * max(0.0, _number(row, "train_theory_kl_low", 0.0)))
     empty = kl <= floor and units == 0  # z carries nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.findings import asked
+from experiments.findings import asked, uncompared
 from experiments.frame import Cell, Report
 from experiments.statistics import Interval, paired_interval
 from experiments.wording import SETTING, labelled
@@ -33,14 +33,14 @@ class Purpose:
 
 
 def purposes(report: Report) -> list[Purpose]:
-    """One entry for each column that has a better direction; none unless options, such as likelihoods, are compared.
+    """One entry for each comparable column that has a better direction; none unless options are compared.
 
     A single column needs no list, since the finding about it names its best setting. With one seed per setting there
     are no intervals, so each column has one best setting.
     """
     if report.main in (None, SETTING) or report.is_number(report.main):
         return []
-    found = [_purpose(column, report.cells) for column in asked(report)]
+    found = [_purpose(column, report.cells) for column in asked(report) if column not in uncompared(report)]
     best = [purpose for purpose in found if purpose is not None]
     return best if len(best) > 1 else []
 

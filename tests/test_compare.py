@@ -36,7 +36,7 @@ def test_equal_numbers_are_counted(report: Report, tmp_path: Path):
     # Counted apart: every number that is no setting and not the seed.
     numbers = [c for c in frame.select_dtypes("number") if "." not in str(c) and c not in ("seed", "usable")]
     assert found.n_numbers == frame[numbers].notna().sum().sum() > 4 * 30
-    assert line(found) == f"All {found.n_numbers} numbers of 4 runs equal the reference trial."
+    assert line(found) == f"All {found.n_numbers} numbers of 4 runs equal those of the shipped report trial."
 
 
 def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
@@ -49,7 +49,7 @@ def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
     assert found is not None
     assert (found.n_differ, found.column, found.run) == (2, "test_sse", last)
     assert found.largest == pytest.approx(0.02, rel=1e-9)
-    assert f"differ from the reference trial, by at most 2 % (test_sse of {last})." in line(found)
+    assert f"differ from those of the shipped report trial, by at most 2 % (test_sse of {last})." in line(found)
 
 
 def test_a_value_that_is_0_in_the_reference_differs_by_100_percent(report: Report, tmp_path: Path):
@@ -107,4 +107,7 @@ def test_runs_without_an_end_are_not_compared(tmp_path: Path):
 
 
 def test_one_run_is_one_run():
-    assert line(Comparison("xvar", 1, 90, 0, 0.0, "", "")) == "All 90 numbers of 1 run equal the reference xvar."
+    assert (
+        line(Comparison("xvar", 1, 90, 0, 0.0, "", ""))
+        == "All 90 numbers of 1 run equal those of the shipped report xvar."
+    )

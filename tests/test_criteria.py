@@ -169,6 +169,14 @@ def test_predicates_of_one_setting(reports: dict[str, Report], predicate: str, n
     assert verdict(reports, **{predicate: {"what": "", **needs}}, of=of)[0] is expected
 
 
+def test_a_rate_of_runs_without_numbers_is_a_share_of_all_runs(reports: dict[str, Report]):
+    of = {"runs": "trial", "where": {"x_var.value": 1}}
+    (missing,) = verdict(reports, show={"what": "", "outcomes": ["missing"]}, of=of)[1]
+    assert (missing.value.mean, missing.value.n, missing.lost) == (0.25, 4, 0)
+    (died,) = verdict(reports, show={"what": "", "outcomes": ["collapsed"]}, of=of)[1]
+    assert (died.value.mean, died.value.n, died.lost) == (pytest.approx(2 / 3), 3, 1)
+
+
 def test_all_settings_count_unless_one_is_enough(reports: dict[str, Report]):
     condition = {"rate_mixed": {"what": "died", "outcomes": ["collapsed"]}, "of": {"runs": "trial"}}
     met, checks = verdict(reports, **condition)

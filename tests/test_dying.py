@@ -76,9 +76,9 @@ def test_a_kl_that_never_leaves_the_floor_is_empty_from_the_first_step():
 def test_the_sentences(compared: Why):
     assert say("why.md.j2", "pair", compared.pair) == (
         "Two runs of one setting (lr 0.003) show the difference. In the run that died (seed 0), KL stays below 0.05 "
-        "nats from step 4 on. In the other (seed 3), it is 0.5 nats after 60 steps. By then, the encoder's gradient "
-        "has a norm of 0.1 in the run that died, against 2 in the other. The decoder's has 4, against 5. So the "
-        "decoder goes on learning without z, and hardly any gradient reaches the encoder."
+        "nats from step 4 on. In the other (seed 3), it is 0.5 nats after 60 steps. By then, the norm of the encoder's "
+        "gradient is 0.1 in the run that died and 2 in the other; that of the decoder's gradient is 4 and 5. So in "
+        "this pair, the decoder goes on learning without z, and hardly any gradient reaches the encoder."
     )
     half = compared.by_rate and compared.by_rate.half
     assert half is not None
@@ -106,7 +106,7 @@ def test_a_rate_that_jumps_from_none_to_all_is_said_as_that(tmp_path: Path):
     assert math.isfinite(by_rate.curve.slope)
     assert say("why.md.j2", "by_rate", by_rate) == (
         "With the other settings of the reference, no run dies up to a learning rate of 0.003, and every run does from "
-        "0.01 on. At 0.03, no run has numbers."
+        "0.01 on. At 0.03, all runs diverged, failed or are missing."
     )
 
 

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.frame.evaluate", lambda *args, **kwargs: None)
+    monkeypatch.setattr("experiments.reading.evaluate", lambda *args, **kwargs: None)
 
 
 def test_each_hypothesis_has_its_misfit_and_its_runs(folder: Path):
@@ -110,6 +110,6 @@ def test_the_report_says_what_is_inferred_and_how_certain_it_is(folder: Path):
     assert "is 5.0 % off (root-mean-square log ratio), that of a correct VAE 22.6 %" in text
     assert "| 10 | 0.1, read as 0.01 | 80 / 3 | 104 / 3.33 | 104 / 3.33 | 78.8 / 2.97 | 78.8 / 2.97 |" in text
     assert "its loss is 11, and the mean image with KL 0 costs 7.86" in text
-    assert "another batch size or pixel range comes within 6.8 %" in text
+    assert "another batch size or pixel range is 6.8 % off" in text
     details = (folder / "reports/beta/details.md").read_text()
     assert "| half_kl | 6.8 % | 6.8 % |" in details

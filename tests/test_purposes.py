@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from experiments.findings import key_findings, uncompared
 from experiments.purposes import Purpose, purposes
 from experiments.reading import read
 from experiments.report.build import collect
@@ -35,6 +36,26 @@ def test_each_column_with_a_direction_has_its_best_settings_and_their_equals(tmp
     text = collect("trial", tmp_path).read_text()
     assert "Lowest SSE: both (5.00 ± 0.25), which the seeds cannot tell from decoder." in text
     assert "Lowest bits per dimension: encoder (2.001 ± 0.002); decoder has no such value." in text
+
+
+def test_log_likelihoods_of_different_things_are_not_compared(tmp_path: Path):
+    """Bits of a density can be as low as one likes, so they do not rank below those of a probability."""
+    kinds = {"both": "density", "encoder": "levels"}
+
+    def of_kinds(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return change(settings, row) | {"likelihood_of": kinds[settings["label_placement.kind"]]}
+
+    study = {"columns": ["test_bits_per_dim", "test_sse", "sample_ffd"], "pick": False}
+    params = {"label_placement.kind": list(kinds), "seed": [0, 1, 2]}
+    fake_report(tmp_path, params=params, study=study, change=of_kinds)
+    report = read("trial", tmp_path)
+    assert uncompared(report) == ["test_bits_per_dim"]
+    assert "test_bits_per_dim" not in [p.column for p in purposes(report)]
+    (finding,) = key_findings(report)
+    assert "test_bits_per_dim" not in [effect.column for effect in finding.clear]
+    text = collect("trial", tmp_path).read_text()
+    assert "Log-likelihoods of different things are not compared" in text
+    assert "bits per dimension |" in text  # each setting has its own
 
 
 def test_numbers_on_an_axis_need_no_list(tmp_path: Path):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from experiments import advice, frame
 from experiments.atlas import atlas
-from experiments.findings import Findings, findings, survivors, without_bugs
+from experiments.findings import Findings, findings, survivors, uncompared, without_bugs
 from experiments.frame import Cell, Report, ReportError
 from experiments.latents import leakage, prior_shares
 from experiments.published import published
@@ -185,6 +185,7 @@ def _of_experiment(report: Report, output_dir: str | Path) -> tuple[dict[str, An
         "unusable": report.runs[~report.runs["usable"]],
         "judges_differ": any(a.by_elbo == "several_judges" for a in advised),
         "unmatched": tables.unmatched(report),
+        "uncompared": uncompared(report),
         "comparison": compared and line(compared),
     }, drawn
 
