@@ -279,6 +279,16 @@ def test_learning_curves_are_means_over_seeds(tmp_path: Path, canvases: list[Fig
     assert np.array_equal(sse, [[1, 2], [15, 9]])
 
 
+def test_a_curve_that_begins_far_above_the_others_gives_a_logarithmic_axis(tmp_path: Path, canvases: list[Figure]):
+    folders = fake_report(tmp_path, params={"x_var.value": [1, 0.1, 0.01]})
+    for folder, first in zip(folders, (30, 40, 50_000), strict=True):
+        fake_history(folder, ["epoch,train_sse,train_kl", f"1,{first},5", "2,20,6", "3,19,6"])
+    drawn = checked(figures.learning(read("trial", tmp_path)))
+    assert [ax.get_yscale() for ax in canvases[0].axes] == ["linear", "log"]
+    assert drawn.values["log"] == ["sse"]
+    inside(canvases[0])
+
+
 def test_slopes_are_of_the_last_five_epochs():
     def history(sse: list[float], kl: list[float]) -> pd.DataFrame:
         return pd.DataFrame({"train_sse": sse, "train_kl": kl})
@@ -538,7 +548,16 @@ def test_tradeoff(canvases: list[Figure], n: int):
     points = [[float(v[0]) for v in c.lines[0].get_data()] for c in ax.containers if isinstance(c, ErrorbarContainer)]  # type: ignore[misc]
     assert points == [pytest.approx([s.mean for s in o.scores]) for o in options[:4]]
     legend = [t.get_text() for t in canvases[0].legends[0].get_texts() if t.get_text().strip()]
-    assert {*legend} == {"a", "b", "c", "d", "Pareto front", "chord", "hollow: not recommended", "choice"}
+    assert {*legend} == {
+        "a",
+        "b",
+        "c",
+        "d",
+        "Pareto front",
+        "line between its ends",
+        "hollow: not recommended",
+        "recommended",
+    }
 
 
 @pytest.mark.parametrize("objectives", [{"test_sse": "minimize"}, {"test_sse": "minimize", "sample_ffd": "maximize"}])

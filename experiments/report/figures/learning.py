@@ -13,11 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from experiments.frame import Cell, Report
 from experiments.outcome import KL_FLOOR
 from experiments.report.figures import style
-from experiments.report.figures.axes import QUANTITIES, living
+from experiments.report.figures.axes import QUANTITIES, living, log_ticks
 from experiments.store import RunFolder
 
 MAX_VALUES = 8
 MAX_LINES = 4
+FAR = 30  # times the median: a value that needs a logarithmic axis
 LAST = 5  # epochs over which a slope is taken
 
 
@@ -48,6 +49,8 @@ def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
     used = [v for v in names if any(v in own for _, own in lines)]
     values = style.spread(used, MAX_VALUES, {_value(report, cell) for cell in must_show})
     one = len(lines) == 1
+    drawn = [own[value] for _, own in lines for value in values if value in own]
+    log = {quantity: ends for quantity in ("kl", "sse") if (ends := _decades(drawn, f"train_{quantity}"))}
     with mpl.rc_context(style.STYLE):
         figure = style.new_figure(3.5 if one else 5.4)
         shape = (1, 2) if one else (2, len(lines))
@@ -61,6 +64,9 @@ def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
                         look = _style(i) if report.main else {"color": style.COLOURS[0]}
                         ax.plot(y.index, y, marker="o" if len(y) == 1 else None, **look)
                 ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                if quantity in log:
+                    ax.set_yscale("log")
+                    log_ticks(ax, "y", *log[quantity])
                 if one or j == 0:
                     ax.set_ylabel(f"training {QUANTITIES[quantity].replace(' (', chr(10) + '(')}")
                 if one or q == 1:
@@ -69,14 +75,23 @@ def learning(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | 
                     ax.set_title(style.wrapped(style.label(rest), 90 // len(lines)))
         if report.main:
             style.legend(figure, [style.handle(names[value], **_style(i)) for i, value in enumerate(values)])
-        drawn = {
+        told = {
+            "log": [*log],
             "died": any(len(living(cell)[1]) for cell in report.cells),
             "seeds": report.usable["seed"].nunique() > 1,
             "slopes": slopes([means for _, own in lines for means in own.values()]),
             "shown": sum(value in own for _, own in lines for value in values),
             "total": sum(not cell.usable.empty for cell in report.cells),
         }
-        return style.Drawn(style.rendered(figure), "learning", drawn)
+        return style.Drawn(style.rendered(figure), "learning", told)
+
+
+def _decades(histories: Sequence[pd.DataFrame], column: str) -> tuple[float, float] | None:
+    """The range of a logarithmic axis, where a few values would press all others together; None where none does."""
+    y = pd.concat([history[column] for history in histories])
+    if not (y > 0).all() or y.max() < FAR * y.median():
+        return None
+    return float(y.min()) / 1.2, float(y.max()) * 1.2
 
 
 def slopes(histories: Sequence[pd.DataFrame]) -> dict[str, tuple[float, float]]:

@@ -54,13 +54,15 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
         if len(named) < len(names):
             settings.append(style.handle("other settings", marker=".", color="0.6"))
         others = [style.handle("Pareto front", **FRONT)] if any(len(advice.front) > 1 for advice in shown) else []
-        others += [style.handle("chord", **CHORD)] if any(len(advice.front) > 2 for advice in shown) else []
+        others += (
+            [style.handle("line between its ends", **CHORD)] if any(len(advice.front) > 2 for advice in shown) else []
+        )
         hollow = any(len(_points(advice)) > len(advice.eligible) for advice in shown)
         if hollow:
             others.append(style.handle("hollow: not recommended", marker="o", color="0.4", markerfacecolor="white"))
         if any(advice.pick is not None for advice in shown):
             sure = all(advice.recommended for advice in shown if advice.pick is not None)
-            others.append(style.handle("choice" if sure else "choice by the means alone", **RING))
+            others.append(style.handle("recommended" if sure else "best by the means alone", **RING))
         style.legend(figure, settings, others)
         values = {
             "datasets": [advice.dataset for advice in shown],

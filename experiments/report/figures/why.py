@@ -11,7 +11,8 @@ from experiments.report.figures import style
 from experiments.report.figures.axes import log_ticks
 from experiments.statistics import wilson_interval
 
-DIED, LIVED = style.COLOURS[1], style.COLOURS[0]
+DIED, LIVED, RATE = style.COLOURS[1], style.COLOURS[0], style.COLOURS[2]
+FIT = {"linestyle": "-", "color": RATE, "linewidth": 1.0}
 LINES = {"encoder": "-", "decoder": style.DASHES[1]}
 
 
@@ -25,7 +26,7 @@ def why(found: Why) -> style.Drawn:
         if found.by_rate is not None:
             _draw_rates(axes[0], found.by_rate)
             if found.by_rate.curve is not None:
-                handles.append(style.handle("logistic fit", linestyle="-", color="0.4"))
+                handles.append(style.handle("logistic fit", **FIT))
         if found.pair is not None:
             _draw_steps(axes[-2], axes[-1], found.pair)
             pair = (found.pair.died, DIED, "died"), (found.pair.lived, LIVED, "did not die")
@@ -40,10 +41,10 @@ def _draw_rates(ax: Axes, found: ByRate) -> None:
     for rate, count, total in zip(found.rates, found.counts, found.totals, strict=True):
         value = wilson_interval(count, total)
         ends = [[100 * (value.mean - value.low)], [100 * (value.high - value.mean)]]
-        ax.errorbar(rate, 100 * value.mean, yerr=ends, marker="o", color=DIED, capsize=3)
+        ax.errorbar(rate, 100 * value.mean, yerr=ends, marker="o", color=RATE, capsize=3)
     if found.curve is not None:
         x = np.geomspace(found.rates[0], found.rates[-1], 200)
-        ax.plot(x, 100 * found.curve.at(np.log(x)), color="0.4", zorder=1)
+        ax.plot(x, 100 * found.curve.at(np.log(x)), zorder=1, **FIT)
     ax.set_xscale("log")
     log_ticks(ax, "x", found.rates[0] / 1.2, found.rates[-1] * 1.2)
     ax.set(ylim=(-4, 104), xlabel="learning rate", ylabel="dead or collapsed runs (%)")
