@@ -46,14 +46,14 @@ def test_the_share_is_taken_within_each_run_and_has_an_interval_over_seeds(tmp_p
     assert first.closed["mixture"].mean == pytest.approx(np.mean([38 / 39, 1, 1]))
     assert (first.prior.mean, first.reconstruction.mean) == (40, pytest.approx(4 / 3))
     assert say("sentences.md.j2", "prior_share", first) == (
-        "At x_var 0.01, the prior explains 95.8 ± 3.0 % of the gap in FFD between samples and reconstructions, "
-        "measured with z from a Gaussian fitted to the latents (99.1 ± 3.7 % with a mixture of Gaussians). FFD: "
-        "prior 40.0, Gaussian 3.0, mixture 1.7, reconstructions 1.3."
+        "At x_var 0.01, the prior explains 95.8 ± 3.0 % of the gap in FFD between samples and reconstructions if z "
+        "comes from a Gaussian fitted to the latents, and 99.1 ± 3.7 % if from a mixture of Gaussians. FFD: prior 40.0, "
+        "Gaussian 3.0, mixture 1.7, reconstructions 1.3."
     )
-    unclear = replace(first, closed={**first.closed, "gaussian": Interval(0.1, -0.1, 0.3, 3)})
-    assert "the prior explains no measurable part (10 ± 20 %) of the gap" in say(
-        "sentences.md.j2", "prior_share", unclear
-    )
+    nothing = Interval(0.1, -0.1, 0.3, 3)
+    unclear = replace(first, closed={"gaussian": nothing, "mixture": nothing})
+    told = "the prior explains no measurable part of the gap in FFD between samples and reconstructions: 10 ± 20 % if z"
+    assert told in say("sentences.md.j2", "prior_share", unclear)
 
 
 def test_runs_that_died_and_settings_without_a_measurable_gap_have_no_share(tmp_path: Path):
@@ -105,7 +105,7 @@ def test_the_probe_is_told_by_label_placement_at_the_usual_label_repeat(tmp_path
         {name: v + 0.005 for name, v in PROBED.items()}
     )
     assert say("sentences.md.j2", "leakage", [found]) == (
-        "At label_repeat 5, a linear probe on z finds the class of 30.5 ± 6.4 % of held-out images with "
+        "At label_repeat 5, a linear probe finds the class of held-out images from z: 30.5 ± 6.4 % of them with "
         "label_placement both, 50.5 ± 6.4 % with label_placement decoder and 70.5 ± 6.4 % with label_placement none "
         "(chance: 10 %)."
     )
@@ -118,7 +118,7 @@ def test_the_probe_is_told_for_each_x_var(tmp_path: Path):
     assert [own.rest for own in found] == [{"x_var.value": 1}, {"x_var.value": 0.01}]
     assert [own.accuracies[0][1].mean for own in found] == pytest.approx([0.305, 0.505])
     assert say("sentences.md.j2", "leakage", found) == (
-        "At x_var 1, a linear probe on z finds the class of 30.5 ± 6.4 % of held-out images with label_placement both "
+        "At x_var 1, a linear probe finds the class of held-out images from z: 30.5 ± 6.4 % of them with label_placement both "
         "and 70.5 ± 6.4 % with label_placement none (chance: 10 %). At x_var 0.01: 50.5 ± 6.4 % with label_placement "
         "both and 90.5 ± 6.4 % with label_placement none."
     )
