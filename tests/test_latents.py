@@ -47,8 +47,8 @@ def test_the_share_is_taken_within_each_run_and_has_an_interval_over_seeds(tmp_p
     assert (first.prior.mean, first.reconstruction.mean) == (40, pytest.approx(4 / 3))
     assert say("sentences.md.j2", "prior_share", first) == (
         "At x_var 0.01, the prior explains 95.8 ± 3.0 % of the gap in FFD between samples and reconstructions if z "
-        "comes from a Gaussian fitted to the latents, and 99.1 ± 3.7 % if from a mixture of Gaussians. FFD: prior 40.0, "
-        "Gaussian 3.0, mixture 1.7, reconstructions 1.3."
+        "comes from a Gaussian fitted to the latents, and 99.1 ± 3.7 % if from a mixture of Gaussians. FFD: prior "
+        "40.0, Gaussian 3.0, mixture 1.7, reconstructions 1.3."
     )
     nothing = Interval(0.1, -0.1, 0.3, 3)
     unclear = replace(first, closed={"gaussian": nothing, "mixture": nothing})
@@ -118,8 +118,8 @@ def test_the_probe_is_told_for_each_x_var(tmp_path: Path):
     assert [own.rest for own in found] == [{"x_var.value": 1}, {"x_var.value": 0.01}]
     assert [own.accuracies[0][1].mean for own in found] == pytest.approx([0.305, 0.505])
     assert say("sentences.md.j2", "leakage", found) == (
-        "At x_var 1, a linear probe finds the class of held-out images from z: 30.5 ± 6.4 % of them with label_placement both "
-        "and 70.5 ± 6.4 % with label_placement none (chance: 10 %). At x_var 0.01: 50.5 ± 6.4 % with label_placement "
+        "At x_var 1, a linear probe finds the class of held-out images from z: 30.5 ± 6.4 % of them with label_placement "
+        "both and 70.5 ± 6.4 % with label_placement none (chance: 10 %). At x_var 0.01: 50.5 ± 6.4 % with label_placement "
         "both and 90.5 ± 6.4 % with label_placement none."
     )
 
