@@ -232,6 +232,7 @@ def test_changes_at_several_values_of_another_setting_are_told_at_its_first_valu
     assert key.rest == {"x_var.value": 1}  # though 0.1 is the default
     assert [(value, round(own.mean, 2)) for value, own in key.values][:2] == [("the reference", 0.9), ("lr 0.01", 0.5)]
     assert key.alike == ["model.hidden 100", "epochs 9", "label_repeat 1"]
-    assert say("sentences.md.j2", "key_finding", key).startswith(
-        "Sample accuracy (x_var 1) is 0.9008 with the reference settings, 0.5008 with lr 0.01, 0.9008 with "
+    assert say("sentences.md.j2", "key_finding", key) == (
+        "Sample accuracy (x_var 1) is 0.9008 with the reference settings and 0.5008 with lr 0.01. "
+        "No measurable difference with model.hidden 100, epochs 9 or label_repeat 1."
     )
