@@ -165,6 +165,7 @@ class Panels:
             "intervals": self.intervals,
             "cut": self.cut,
             "died": self.died,
+            "aside": self.upright and len(handles) > 1,
             "shown": len(self.shown),
             "total": len(self.report.cells),
             "empty": sum(cell.usable.empty for cell in self.shown),
