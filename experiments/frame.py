@@ -30,7 +30,7 @@ TEXTS = (
 
 def setting_columns(names: Iterable[Any]) -> list[str]:
     """Which of these columns are settings, in the order of the schema; arguments of classes come last."""
-    there = dict.fromkeys(map(str, names))  # no metric has a dot in its name
+    there = names if isinstance(names, Mapping) else dict.fromkeys(map(str, names))  # no metric has a dot in its name
     return [name for name in SCHEMA if name in there] + [n for n in there if "." in n and n not in SCHEMA]
 
 

@@ -42,8 +42,8 @@ RESULT_VERSION = 2  # of a run's result.json
 MANIFEST_VERSION = 2  # of a report's sweep.json
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes a file whole or not at all, even when the process or the machine dies in between.
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Writes a file whole or not at all, even when the process or, if `durable`, the machine dies in between.
 
     Text becomes UTF-8; what is not text, as in the name of a file that is not UTF-8, becomes `?`.
     """
@@ -53,12 +53,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with open(temporary, "wb") as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                os.fsync(f.fileno())
         os.replace(temporary, path)
         if _contents is not None:
             for folder in path.parents[:2]:  # a run's own, or metrics/ in it
                 _contents.forget(str(folder))
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -164,7 +166,7 @@ def snapshot(output_dir: str | Path) -> Iterator[None]:
         with suppress(OSError):  # a folder that is not there, or of somebody else
             if (cache := contents.cache()) is not None:
                 path.parent.mkdir(exist_ok=True)
-                write_atomic(path, cache)
+                write_atomic(path, cache, durable=False)
 
 
 def _read(path: str | Path, parse: Callable[[bytes], Any]) -> Any:

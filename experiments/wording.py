@@ -17,6 +17,8 @@ ROUNDING = 1e-12  # a number nearer to 0 is 0 but for rounding
 
 def words(value: Any) -> str:
     """A setting's value: `0.1`, `both`, `true`, `400, 200`."""
+    if isinstance(value, str):
+        return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NONE
     if isinstance(value, bool):

@@ -101,7 +101,7 @@ class Entry:
         own = {name: value for name, value in self.row.items() if self.of_study or name not in OF_STUDIES}
         if isinstance(seconds, int | float):
             own["train_seconds"] = seconds / max(1, stack or 1)
-        return {name: rounded(v) for name, v in own.items() if isinstance(v, int | float) and math.isfinite(v)}
+        return {name: rounded(v) for name, v in own.items() if type(v) in (int, float) and math.isfinite(v)}
 
 
 def rounded(value: float) -> float:
