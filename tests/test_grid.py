@@ -187,6 +187,8 @@ def test_an_interval_cannot_be_swept(sweep: Callable[[str], Sweep], command: str
         ("tiny trainer.lr=0.1 z_dim=5 seed=3,1,0", "tiny-z_dim=5-lr=0.1-seed=0,1,3"),
         ("tiny dataset.validation=0.1", "tiny-dataset.validation=0.1"),
         ("seed=0,1 study.name=mine", "mine-seed=0,1"),
+        # Only one of the points sets the epochs.
+        ("iwae objective.samples=1 trainer.epochs=2000", "iwae-objective.samples=1-epochs=2000"),
     ],
 )
 def test_report_name(sweep: Callable[[str], Sweep], command: str, name: str) -> None:

@@ -174,9 +174,13 @@ class GridSweeper(Sweeper):
 
         def own(name: str) -> list[Any]:
             """The values that a setting has in the experiment as it stands."""
-            keys = (name, name.removesuffix(".kind"))
+            keys = {name, name.removesuffix(".kind")}
             swept = [f"{written(k)}={v}" for row in (self.params, *self.points) for k, v in row.items() if k in keys]
-            return [v for o in self.parse(swept) for v in values_of(o)] or [OmegaConf.select(plain, name)]
+            values = [v for o in self.parse(swept) for v in values_of(o)]
+            everywhere = keys & self.params.keys() or (
+                self.points and all(keys & point.keys() for point in self.points)
+            )
+            return values if everywhere else [*values, OmegaConf.select(plain, name)]
 
         parts, chosen = [], set()
         for name in dict.fromkeys(name for run in runs for name in run):  # in the schema's order
