@@ -112,7 +112,7 @@ def untouched(copy: Path, tmp_path: Path) -> Path:
 
 def test_the_first_python_block_runs_on_a_fresh_copy(untouched: Path):
     shown = next(block for block in blocks("python") if "experiments.table(" in block)
-    code = shown + "\nassert runs.shape[0] == 60 and best in runs.index"
+    code = shown + "\nassert runs.shape[0] == 60 and nearest in runs.index"
     done = subprocess.run([sys.executable, "-c", code], cwd=untouched, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"xvar: none of its runs is in outputs/runs; these are the numbers of .*\n", done.stderr)

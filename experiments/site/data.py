@@ -130,7 +130,7 @@ def read_entries(reports: Sequence[Report], output_dir: str | Path) -> list[Entr
     folders = all_runs(output_dir)
     for folder in folders:
         if folder.name not in rows:
-            row = read_run(folder)
+            row = {key: value for key, value in read_run(folder).items() if value is not None}
             rows[folder.name] = row | {"usable": row["outcome"] in JUDGED}
     datasets = {key: data for report in reports for key, data in report.datasets.items()}
     studies = {report.name for report in reports if report.study.get("published")}
