@@ -22,16 +22,18 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from hydra.errors import HydraException
 
 from experiments.criteria import Check, Met, Reports, every, judged
 from experiments.damage import damage_named, damaged
 from experiments.frame import Report, ReportError
-from experiments.launch.cli import rewrite
+from experiments.launch.cli import explain, rewrite
 from experiments.reading import read, recorded, reports
 from experiments.report.build import index, summary
 from experiments.report.render import render
 from experiments.site.build import refresh
 from experiments.store import MANIFEST_VERSION, read_sound, reports_dir, write_atomic, write_json
+from vae.config import ConfigError
 
 ROOT = Path(__file__).parent.parent
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
@@ -230,6 +232,9 @@ def _claims(
                     damaged(e)
     except subprocess.CalledProcessError as e:
         return e.returncode
+    except (ConfigError, HydraException) as e:  # a sweep would have said it
+        print(f"claims: {explain(e, given)}", file=sys.stderr)
+        return USAGE
     findings = [judge(claim, known) for study in both for claim in study.claims]
     shown = [",".join(Path(name).name for name in datasets)] if datasets != [study.dataset for study in both] else []
     shown += [a for a in more if not a.startswith("output_dir=")]

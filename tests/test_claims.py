@@ -299,6 +299,11 @@ def test_a_recorded_report_is_found_by_its_settings_and_data(tmp_path: Path):
 def test_a_folder_of_reports_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert claims.main([f"reports={tmp_path}/nothing"]) == 2
     assert capsys.readouterr().err == f"claims: reports={tmp_path}/nothing: allowed: a folder of reports\n"
+    for setting in ("z_dim=[", "~trainer", "beta=1,warmup"):
+        assert claims.main([f"reports={tmp_path}", f"output_dir={tmp_path}", setting]) == 2
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line.startswith("claims: ")
+        assert "allowed: " in line
     assert claims.main([f"reports={tmp_path}", f"output_dir={tmp_path}"]) == 1  # nothing is trained instead
     lines = capsys.readouterr().err.splitlines()
     assert f"claims: {tmp_path}: has no report of xvar dataset=mnist_5k output_dir={tmp_path}" in lines
