@@ -40,6 +40,12 @@ def uncompared(report: Report) -> list[str]:
     return [c for c in asked(report) if kinds > 1 and c in METRICS and METRICS[c].family in ("likelihood", "nll")]
 
 
+def comparable(report: Report) -> list[str]:
+    """The columns asked about whose values can be compared."""
+    left = uncompared(report)
+    return [column for column in asked(report) if column not in left]
+
+
 def asked_outcomes(report: Report) -> list[str]:
     """The outcomes whose rate the experiment asks about."""
     return [c for c in report.study.get("columns") or () if c in OUTCOMES]
@@ -185,7 +191,7 @@ def key_findings(report: Report) -> list[KeyFinding]:
     Args:
         report: of the runs that use their latents (`survivors`).
     """
-    columns = {column: _typical(report, column) for column in asked(report) if column not in uncompared(report)}
+    columns = {column: _typical(report, column) for column in comparable(report)}
     if not columns:
         return []
     if report.keys == [SETTING]:

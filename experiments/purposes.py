@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.findings import asked, uncompared
+from experiments.findings import comparable
 from experiments.frame import Cell, Report
 from experiments.statistics import Interval, paired_interval
 from experiments.wording import SETTING, labelled
@@ -40,7 +40,7 @@ def purposes(report: Report) -> list[Purpose]:
     """
     if report.main in (None, SETTING) or report.is_number(report.main):
         return []
-    found = [_purpose(column, report.cells) for column in asked(report) if column not in uncompared(report)]
+    found = [_purpose(column, report.cells) for column in comparable(report)]
     best = [purpose for purpose in found if purpose is not None]
     return best if len(best) > 1 else []
 

@@ -90,7 +90,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    made.filters |= {"number": number, "shortened": shortened, "words": words}
+    made.filters |= {"number": number, "shortened": shortened}
     return made
 
 
