@@ -43,18 +43,28 @@ def averaged(mu: Tensor, logvar: Tensor, repeats: int) -> dict[str, float]:
 
 def test_log_densities_are_those_of_torch():
     mu, logvar, z = double(7, 3), double(7, 3, seed=1), double(5, 3, seed=2)
-    got = log_densities(z, mu, logvar) - 1.5 * math.log(2 * math.pi)
+    zero = torch.zeros_like(z)
+    got = log_densities(z, zero, zero, mu, logvar) - 1.5 * math.log(2 * math.pi)
     expected = dist.Independent(dist.Normal(mu, (0.5 * logvar).exp()), 1).log_prob(z[:, None])
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_log_densities_keep_their_digits_where_posteriors_are_narrow():
     """Standard deviations down to e^-9: variances of 1e-8."""
-    mu, logvar = double(50, 20), -12 + 2 * double(50, 20, seed=1).clamp(-3, 3)
-    z = mu + (0.5 * logvar).exp() * double(50, 20, seed=2)
-    got = log_densities(z, mu, logvar).diagonal()
-    expected = -0.5 * ((z - mu).square() / logvar.exp() + logvar).sum(dim=1)
+    mu, logvar, eps = double(50, 20), -12 + 2 * double(50, 20, seed=1).clamp(-3, 3), double(50, 20, seed=2)
+    got = log_densities(mu, logvar, eps, mu, logvar).diagonal()
+    expected = -0.5 * (eps.square() + logvar).sum(dim=1)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_posteriors_of_almost_no_variance_tell_images_apart_or_tell_nothing():
+    """Variances of e^-115, which a run that died had: far below the last digit of a mean."""
+    logvar, eps = torch.full((30, 2), -115.0, dtype=torch.float64), double(30, 2, seed=1)
+    apart = decomposition(double(30, 2), logvar, eps, STANDARD)
+    assert apart["test_mutual_information"] == pytest.approx(math.log(30), abs=1e-10)
+    assert apart["test_aggregate_kl"] > 100
+    same = decomposition(torch.full((30, 2), 0.7, dtype=torch.float64), logvar, eps, STANDARD)
+    assert same["test_mutual_information"] == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize("chunk", [3, 40, 1000])

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from vae.priors import Prior
 
 MAX_IMAGES = 2000  # M, at most: time grows with its square, and the ceiling only with its logarithm
+CANCELS = 1e11  # z²/var; above it, 16 digits leave fewer than 5 after the decimal point
 CHUNK = 500  # images encoded, and rows of the matrix of log densities, at a time: 500 x 2000 float64 are 8 MB
 
-posterior = Family("posterior", version=2)
+posterior = Family("posterior", version=3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +199,7 @@ def decomposition(mu: Tensor, logvar: Tensor, eps: Tensor, prior: Prior) -> dict
     own, pooled = z.new_empty(n_images), z.new_empty(n_images)  # ln q(z_n|x_n), ln q(z_n)
     for start in range(0, n_images, CHUNK):
         rows = slice(start, start + CHUNK)
-        densities = log_densities(z[rows], mu, logvar)  # (CHUNK, M)
+        densities = log_densities(mu[rows], logvar[rows], eps[rows], mu, logvar)  # (CHUNK, M)
         own[rows] = densities.diagonal(start)
         pooled[rows] = densities.logsumexp(dim=1) - math.log(n_images)
     mutual_information = (own - pooled).mean().item()
@@ -215,13 +216,30 @@ def decomposition(mu: Tensor, logvar: Tensor, eps: Tensor, prior: Prior) -> dict
     }
 
 
-def log_densities(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """ln N(z_i; mu_j, exp(logvar_j)) + (k/2)·ln 2π for all pairs: (B, k), (M, k), (M, k) -> (B, M), float64.
+def log_densities(mu_i: Tensor, logvar_i: Tensor, eps: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """ln N(z_i; mu_j, exp(logvar_j)) + (k/2)·ln 2π for all pairs, where z_i = mu_i + sigma_i·eps_i.
 
     The square is expanded, as two matrix products instead of B·M·k terms. That loses digits to cancellation, about
-    max(z²/var) times the rounding of one term: too many in single precision.
+    max(z²/var) times the rounding of one term: too many in single precision. Where they are too many in double
+    precision too, as for a variance of e^-100, the terms are added one by one.
+
+    Args:
+        mu_i, logvar_i, eps: (B, k) float64 each.
+        mu, logvar: (M, k) float64 each.
+
+    Returns:
+        (B, M) float64.
     """
+    noise = (0.5 * logvar_i).exp() * eps  # (B, k)
+    z = mu_i + noise
     precision = (-logvar).exp()  # (M, k)
+    if z.square().max() * precision.max() > CANCELS:
+        log_det = logvar.sum(dim=1)  # (M,)
+        densities = z.new_empty(len(z), len(mu))
+        for i in range(len(z)):  # mu_i - mu_j comes first: in z, the noise may be below the last digit of mu_i
+            squares = (mu_i[i] - mu + noise[i]).square()  # (M, k)
+            densities[i] = -0.5 * ((squares * precision).sum(dim=1) + log_det)
+        return densities
     constant = (mu.square() * precision + logvar).sum(dim=1)  # (M,)
     return (z @ (mu * precision).T).sub_(0.5 * (z.square() @ precision.T + constant))
 

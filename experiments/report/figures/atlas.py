@@ -55,13 +55,8 @@ def atlas(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | Non
 
 def _numbers(draw: ImageDraw.ImageDraw, top: int, entry: Entry) -> None:
     draw.text((0, top), entry.bug if entry.bug != "none" else "no bug", fill="black", font=BOLD)
-    draw.text(
-        (COLUMNS[2], top + 2),
-        entry.outcome,
-        fill="#c8501e" if entry.outcome != "ok" else "#555555",
-        font=SMALL,
-        anchor="ra",
-    )
+    if entry.outcome != "ok":
+        draw.text((COLUMNS[1], top + 2), entry.outcome, fill="#c8501e", font=SMALL, anchor="ra")
     lines = [("KL", "kl"), ("SSE", "sse")]
     lines += [("prints KL", "printed_kl"), ("prints R", "printed_r")] if entry.bug != "none" else []
     for row, (text, name) in enumerate(lines):

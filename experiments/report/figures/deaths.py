@@ -54,7 +54,7 @@ def deaths(report: Report, must_show: Collection[Cell] = ()) -> style.Drawn | No
                 hollow |= open_here
                 ax.errorbar(100 * value.mean, y, xerr=ends, marker=marker, color=colour, capsize=3,
                             markerfacecolor="white" if open_here else colour)  # fmt: skip
-        ax.set_yticks(range(len(shown)), [style.wrapped(style.label(cell.settings), 40) for cell in shown])
+        ax.set_yticks(range(len(shown)), [style.wrapped(style.label(cell.settings), 52) for cell in shown])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.set_xlim(-3, 103)
         ax.set_xlabel("runs (%)" if "diverged" in kinds else "dead or collapsed runs (%)")

@@ -19,14 +19,14 @@ OTHER = "0.6"  # the colour of further numbers of latents
 
 
 def joint(report: Report, others: Mapping[str, pd.DataFrame], dataset_hash: str) -> style.Drawn | None:
-    """Held-out KL, SSE and its ratio to the closed form, by effective variance.
+    """Held-out KL, SSE and its ratio to the closed form, by effective variance; None if the report has none to show.
 
     Args:
         others: the runs of other reports, by name.
     """
     own = {name: _usable(runs, dataset_hash) for name, runs in {report.name: report.runs, **others}.items()}
     own = {name: runs for name, runs in own.items() if not runs.empty}
-    if not own:
+    if report.name not in own:
         return None
     runs = pd.concat(own.values())
     runs = runs[~runs.index.duplicated()]
@@ -59,7 +59,7 @@ def joint(report: Report, others: Mapping[str, pd.DataFrame], dataset_hash: str)
             ax.set_ylabel(name)
         alive = set(runs[~died]["label_placement.kind"])
         shapes = [
-            style.handle(style.label({"label_placement.kind": p}), marker=m, markerfacecolor="none", color="0.3")
+            style.handle(f"labels: {p}", marker=m, markerfacecolor="none", color="0.3")
             for p, m in PLACEMENTS.items()
             if p in alive
         ]

@@ -28,6 +28,7 @@ MAX_ROWS = 24
 LEVEL = {"color": "0.6", "linewidth": 0.9, "linestyle": "-."}  # an error without latents
 UNITY = {"color": "0.3", "linewidth": 0.9, "zorder": 1}  # where a ratio is 1
 FORMS = ("kl", "sse")  # what the closed form gives
+ALONE: dict[str, Any] = {"marker": "_", "markersize": 16}  # a closed form that is no curve
 _Heights = tuple[list[float], list[float]]
 SINGLE = {"linestyle": "none", "marker": ".", "alpha": 0.5, "markersize": 4}
 
@@ -57,6 +58,7 @@ def _by_number(report: Report, lines: Sequence[tuple[dict[str, Any], list[Cell]]
                 beside = [axis.aside(x, 1) for x in places]
                 own = panels.draw(ax, quantity, ordered, places, beside, style.marks(i))
                 heights, ends = heights + own[0], ends + own[1]
+                panels.apart |= len(ordered) == 1 and bool(_forms(report, ordered[0]))
         panels.scale(ax, quantity, heights, ends)
         axis.decorate(ax)
         ax.set_ylabel(name)
@@ -110,6 +112,7 @@ class Panels:
         self.kinds = {curve.kind for cell in shown for curve in _forms(report, cell)}
         self.shows = _quantities(report, shown)
         self.cut = False
+        self.apart = False  # whether a closed form is drawn as a dash beside the curve
         self.levels: dict[str, float] = {}
 
     def draw(self, ax: Axes, quantity: str, cells: Sequence[Cell], places: Any, beside: Any, look: Any) -> _Heights:
@@ -154,6 +157,8 @@ class Panels:
             colour = handles[0].get_color() if len(handles) == 1 else "0.5"
             more.append(style.handle("dead or collapsed runs", **style.DIED | {"color": colour}))
         more += style.closed_form_handles(self.kinds)
+        if self.apart:
+            more.append(style.handle("closed form, single setting", color="0.3", **ALONE))
         if self.levels:
             more.append(style.handle(f"{' and '.join(self.levels)}, no latents", **LEVEL))
         style.legend(figure, handles, more)
@@ -211,6 +216,6 @@ def _draw_closed_form(
             users.setdefault(key, []).append(i)
     for (kind, x, y), own in users.items():
         colour = style.marks(own[0])["color"] if len(own) == 1 and len(lines) > 1 else "0.3"
-        point = {"marker": "_", "markersize": 16} if len(x) == 1 else {}
+        point = ALONE if len(x) == 1 else {}
         ax.plot(x, y, linestyle=style.CLOSED_FORM[kind][0], color=colour, zorder=1, **point)
     return [v for _, _, y in users for v in y]
