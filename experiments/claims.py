@@ -182,69 +182,97 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Se
     write_json(folder / "summary.json", own | {"verdicts": {f.claim.id: f.verdict for f in findings}})
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        given: its arguments.
+        settings: those that go on to the sweeps.
+        datasets: study A's and study B's.
+        recorded_in: the folder of reports whose numbers are judged; None to train what is missing.
+    """
+
+    given: Sequence[str]
+    settings: Sequence[str]
+    datasets: Sequence[str]
+    output_dir: str
+    recorded_in: Path | None
+
+    @classmethod
+    def of(cls, given: Sequence[str], default: Sequence[str]) -> Request:
+        """The request of these arguments; `default` are the data of the studies.
+
+        Raises:
+            ConfigError: if the datasets are not two, or there is no such folder of reports.
+        """
+
+        def values(name: str) -> list[str]:
+            return [a.removeprefix(f"{name}=") for a in given if a.startswith(f"{name}=")]
+
+        chosen, folders = values("dataset"), values("reports")
+        datasets = chosen[0].split(",") if chosen else default
+        if len(chosen) > 1 or len(datasets) != len(default) or not all(datasets):
+            raise ConfigError(
+                f"dataset={','.join(chosen)}: two are needed; allowed: study A's and study B's, as in "
+                "dataset=mnist,cifar10"
+            )
+        if len(folders) > 1 or not all(Path(folder or "-").is_dir() for folder in folders):
+            raise ConfigError(f"reports={','.join(folders)}: allowed: a folder of reports")
+        settings = [a for a in given if not a.startswith(("dataset=", "reports="))]
+        output_dir = (values("output_dir") or ["outputs"])[0]
+        return cls(given, settings, datasets, output_dir, Path(folders[0]) if folders else None)
+
+    def report(self, arguments: Sequence[str], dataset: str) -> Report:
+        """The report of the sweep that these arguments of run.py start: recorded, or trained now.
+
+        Raises:
+            ReportError: if the recorded ones do not contain it, or it cannot be used.
+            subprocess.CalledProcessError: if the sweep wrote no report; it has said why.
+        """
+        if self.recorded_in:
+            return recorded_report(arguments, dataset, self.recorded_in)
+        return train(arguments, self.output_dir)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & {*given}:
         print(__doc__)
         return 0
     both = studies()
-    folders = [a.removeprefix("reports=") for a in given if a.startswith("reports=")]
-    names = [study.dataset for study in both]
-    more = [a for a in given if not a.startswith(("dataset=", "reports="))]
-    chosen = [a.removeprefix("dataset=") for a in given if a.startswith("dataset=")]
-    output_dir = next((a.removeprefix("output_dir=") for a in more if a.startswith("output_dir=")), "outputs")
-    datasets = chosen[0].split(",") if chosen else names
-    if len(chosen) > 1 or len(datasets) != len(names) or not all(datasets):
-        print(
-            f"claims: dataset={','.join(chosen)}: two are needed; allowed: study A's and study B's, as in "
-            "dataset=mnist,cifar10",
-            file=sys.stderr,
-        )
-        return USAGE
-    if len(folders) > 1 or not all(Path(folder or "-").is_dir() for folder in folders):
-        print(f"claims: reports={','.join(folders)}: allowed: a folder of reports", file=sys.stderr)
-        return USAGE
-    with damage_named("claims") as found:
-        return _claims(both, datasets, more, given, output_dir, *map(Path, folders)) or int(bool(found))
-
-
-def _claims(
-    both: Sequence[Study],
-    datasets: Sequence[str],
-    more: Sequence[str],
-    given: Sequence[str],
-    output_dir: str,
-    recorded_in: Path | None = None,
-) -> int:
-    """Trains what is missing or reads what is recorded, judges the claims and writes the report; the exit status."""
-    known = {}
     try:
-        for study, dataset in zip(both, datasets, strict=True):
-            for name, arguments in study.arguments(dataset, more).items():
-                print(f"claims: {name}", file=sys.stderr)
-                try:
-                    known[name] = (
-                        recorded_report(arguments, dataset, recorded_in)
-                        if recorded_in
-                        else train(arguments, output_dir)
-                    )
-                except ReportError as e:
-                    damaged(e)
+        with damage_named("claims") as found:
+            _claims(both, Request.of(given, [study.dataset for study in both]))
+        return int(bool(found))
     except subprocess.CalledProcessError as e:
         return e.returncode
     except (ConfigError, HydraException) as e:  # a sweep would have said it
         print(f"claims: {explain(e, given)}", file=sys.stderr)
         return USAGE
+
+
+def _claims(both: Sequence[Study], request: Request) -> None:
+    """Trains what is missing or reads what is recorded, judges the claims and writes the report."""
+    known = {}
+    for study, dataset in zip(both, request.datasets, strict=True):
+        for name, arguments in study.arguments(dataset, request.settings).items():
+            print(f"claims: {name}", file=sys.stderr)
+            try:
+                known[name] = request.report(arguments, dataset)
+            except ReportError as e:
+                damaged(e)
     findings = [judge(claim, known) for study in both for claim in study.claims]
-    shown = [",".join(Path(name).name for name in datasets)] if datasets != [study.dataset for study in both] else []
-    shown += [a for a in more if not a.startswith("output_dir=")]
-    folder = reports_dir(output_dir) / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
-    command = shlex.join(["python", "-m", "experiments.claims", *given])
+    own = [study.dataset for study in both]
+    shown = [",".join(Path(name).name for name in request.datasets)] if request.datasets != own else []
+    shown += [a for a in request.settings if not a.startswith("output_dir=")]
+    reports_folder = reports_dir(request.output_dir)
+    folder = reports_folder / "-".join(["claims", *(re.sub(r"[^\w.,=+-]", "", a) for a in shown)])
+    command = shlex.join(["python", "-m", "experiments.claims", *request.given])
     write(folder, findings, known, [study.remark for study in both], command)
-    write_atomic(reports_dir(output_dir) / "index.md", index(output_dir))
+    write_atomic(reports_folder / "index.md", index(request.output_dir))
     print(f"report: {folder / 'report.md'}", file=sys.stderr)
-    refresh(output_dir)
-    return 0
+    refresh(request.output_dir)
 
 
 if __name__ == "__main__":
