@@ -155,7 +155,8 @@ def recorded_report(arguments: Sequence[str], dataset: str, folder: Path) -> Rep
         names = {data["name"] for data in manifest["datasets"].values()}
         if _settings(shlex.split(manifest["command"])) == wanted and names == {name}:
             return recorded(path.parent)
-    raise ReportError(f"{folder}: has no report of {' '.join(arguments)}")
+    sweep = " ".join(a for a in arguments if not a.startswith("output_dir="))
+    raise ReportError(f"{folder}: has no report of {sweep}")
 
 
 def _settings(arguments: Sequence[str]) -> set[str]:
