@@ -23,6 +23,8 @@ from experiments.wording import SETTING, described
 from vae.metrics import METRICS
 
 DEFAULT_COLUMNS = ("test_kl", "test_sse", "sample_accuracy", "sample_ffd")
+MAX_TOLD = 4  # effects in the answer
+MAX_CHANGES = 6  # the same, where each is of another setting
 
 
 # ---------------------------------------------------------------------------------------------- what is asked
@@ -144,6 +146,13 @@ class KeyFinding:
     @property
     def importance(self) -> float:
         return self.clear[0].importance if self.clear else 0.0
+
+    @property
+    def told(self) -> list[Effect]:
+        """The effects that the answer states."""
+        if self.key == SETTING and not self.values:
+            return (self.clear if len(self.clear) <= MAX_TOLD else self.by_key)[:MAX_CHANGES]
+        return self.clear[:MAX_TOLD]
 
     @property
     def trade_off(self) -> bool:

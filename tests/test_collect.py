@@ -19,8 +19,9 @@ import pytest
 from scipy import stats
 
 from experiments import collect
+from experiments.advice import advise
 from experiments.damage import damage_named
-from experiments.findings import findings, survivors
+from experiments.findings import findings, survivors, without_bugs
 from experiments.frame import Report
 from experiments.reading import read
 from experiments.report import build, tables
@@ -413,6 +414,27 @@ def test_the_texts_about_rates(tmp_path: Path):
     report = read("trial", tmp_path)
     about = build._about(report, replace(findings(report), keys=[]), [])
     assert [cell.name for cell in about] == ["the reference", "lr 0.001"]  # the figures show what the answer names
+
+
+def test_the_figures_show_every_setting_that_the_answer_names(tmp_path: Path):
+    usual = {"trainer.lr": 0.01, "model.init": "uniform", "trainer.epochs": 3}
+    points = [usual, *({**usual, "trainer.lr": lr} for lr in (0.001, 0.002, 0.003)), {**usual, "trainer.epochs": 9}]
+    points += [{**usual, "model.init": "xavier"}, {**usual, "trainer.epochs": 1}]
+    errors = dict(zip((tuple(point.values()) for point in points), (30, 29.9, 25, 28, 20, 40, 29.9), strict=True))
+
+    def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        which = tuple(settings[k] for k in usual)
+        error = errors[which] + 0.3 * ((1 + list(errors).index(which)) * settings["seed"] % 3)  # seeds differ
+        return row | {"test_sse": error, "sample_ffd": error / 10, "test_kl": 3.0, "sample_accuracy": 0.9}
+
+    fake_report(tmp_path, points=points, params={"seed": [0, 1, 2]}, change=change)
+    report = read("trial", tmp_path)
+    advised = advise(without_bugs(report))
+    about = build._about(report, findings(report), advised)
+    assert [cell.name for cell in about] == ["the reference", "lr 0.002", "epochs 9", "model.init xavier"]
+    assert advised[0].best is not None
+    assert advised[0].best.cell.name == "epochs 9"
+    assert all(any(cell is own for own in report.cells) for cell in about)  # figures compare cells by identity
 
 
 @pytest.mark.usefixtures("plain")

@@ -217,15 +217,15 @@ def _built(output_dir: str | Path) -> dict[str, pd.DataFrame]:
 
 def _about(report: Report, found: Findings, advised: Sequence[advice.Advice]) -> list[Cell]:
     """The settings that the answer names, which the figures must show."""
-    about = [a.best.cell for a in advised if a.best is not None]
+    told = {a.best.cell.name for a in advised if a.best is not None}
     if found.rates is not None and found.rates_first:
-        told = {row.name for row in found.rates.rows if row.against is None or row.prevents or row.causes}
-        return about + [cell for cell in report.cells if cell.name in told]
+        told |= {row.name for row in found.rates.rows if row.against is None or row.prevents or row.causes}
+        return [cell for cell in report.cells if cell.name in told]
     for key in found.keys[:1]:
-        ends = [end for effect in key.clear[:2] for end in (effect.first, effect.second)]
+        ends = [end for effect in key.told for end in (effect.first, effect.second)]
         here = [c for c in report.cells if all(frame.same(c.settings[k], v) for k, v in key.rest.items())]
-        about += [c for c in here if any(frame.same(c.settings[key.key], end) for end in ends)]
-    return about
+        told |= {c.name for c in here if any(frame.same(c.settings[key.key], end) for end in ends)}
+    return [cell for cell in report.cells if cell.name in told]
 
 
 def _main_picture(found: Findings, advised: Sequence[advice.Advice], drawn: Mapping[str, Any]) -> str | None:
