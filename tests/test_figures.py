@@ -143,6 +143,8 @@ def test_nothing_is_drawn_from_nothing(tmp_path: Path):
     report = read("trial", tmp_path)
     assert figures.all_figures(report) == ({}, {})
     assert joint(report, {}, HASH) is None
+    fake_report(tmp_path, "other", params={"seed": [2, 3]})
+    assert joint(report, {"other": read("other", tmp_path).runs}, HASH) is None  # nor others' runs alone
 
 
 def test_holes_and_missing_files_are_left_out(tmp_path: Path):
@@ -388,7 +390,7 @@ def test_settings_of_the_text_are_always_shown(tmp_path: Path, canvases: list[Fi
     report = read("trial", tmp_path)
     must = [report.cells[3], report.cells[17]]
     drawn, _ = figures.all_figures(report, must)
-    assert [f.values["shown"] for f in drawn.values()] == [24, 16, 8, 12, 12]
+    assert [f.values["shown"] for f in drawn.values()] == [24, 24, 8, 12, 12]
     for figure in canvases:
         texts = [t.get_text() for t in figure.findobj(Text)]
         assert {"name3", "name17"} <= set(texts)
@@ -401,6 +403,12 @@ def test_settings_of_the_text_are_always_shown(tmp_path: Path, canvases: list[Fi
 def test_spread(n: int, must: tuple[int, ...], expected: list[int]):
     found = style.spread(range(10), n, must)
     assert found == expected
+
+
+def test_no_two_settings_look_alike():
+    looks = [style.marks(i) for i in range(style.MAX_STYLES)]
+    assert len({(look["marker"], look["color"]) for look in looks}) == style.MAX_STYLES  # whatever their fill
+    assert [look["markerfacecolor"] == "white" for look in looks] == [False] * 8 + [True] * 8 + [False] * 8
 
 
 # ---------------------------------------------------------------------------------------------- pictures
