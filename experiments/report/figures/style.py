@@ -178,11 +178,16 @@ def legend(figure: Figure, *groups: Sequence[Artist]) -> None:
 
 
 def shrunk(image: Image.Image) -> bytes:
-    """A PNG of at most MAX_BYTES: with 256 colours, else with 64, else with fewer pixels."""
+    """A PNG of at most MAX_BYTES, of an RGB image: grey or with 256 colours, else with 64, else with fewer pixels."""
+    grey = image.convert("L")
+    if grey.convert("RGB") == image:
+        image = grey
     colours = 256
     while True:
         buffer = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        exact = image.mode == "L" and colours == 256
+        small = image if exact else image.quantize(colours, dither=Image.Dither.NONE)
+        small.save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
             return buffer.getvalue()
         if colours == 64:
