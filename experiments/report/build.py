@@ -53,7 +53,7 @@ from vae.metrics import FAMILIES
 
 ROWS_AT_THE_END = 8  # of a sweep, on a terminal
 WORDS_ON_PAGE_ONE = 700
-ROWS_ON_PAGE_ONE = (21, 16, 12, 8, 4)  # of the table: as many as the words allow
+ROWS_ON_PAGE_ONE = (21, 18, 16, 12, 8, 4)  # of the table: as many as the words allow
 IN_SUMMARY = ("title", "data", "n_runs", "n_usable", "date", "answer")
 NO_BUG = ("bug.kind", "none")  # goes without saying
 SHARED = ("versions", "device", "device_name", "instruction_set", "threads", "host_system")
@@ -91,7 +91,7 @@ def collect(name: str, output_dir: str | Path, *, force: bool = False) -> Path:
             values["table"] = own_tables["headline"].markdown(rows)
             values["left_out"] = max(0, len(report.cells) - rows)
             page = render(f"{prefix}report.md.j2", **values)
-            if len(page.replace("|", " ").split()) <= WORDS_ON_PAGE_ONE:
+            if len(page.split()) <= WORDS_ON_PAGE_ONE:
                 break
         pages = {page: render(f"{prefix}{page}.j2", **values) for page in ("report.md", "details.md")}
         try:
