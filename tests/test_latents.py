@@ -118,8 +118,8 @@ def test_the_probe_is_told_for_each_x_var(tmp_path: Path):
     assert [own.accuracies[0][1].mean for own in found] == pytest.approx([0.305, 0.505])
     assert say("sentences.md.j2", "leakage", found) == (
         "At x_var 1, a linear probe finds the class of held-out images from z: 30.5 ± 6.4 % of them with "
-        "label_placement both and 70.5 ± 6.4 % with none (chance: 10 %). At x_var 0.01, in the same order: 50.5 ± 6.4 % "
-        "and 90.5 ± 6.4 %."
+        "label_placement both and 70.5 ± 6.4 % with none (chance: 10 %). At x_var 0.01, in the same order: "
+        "50.5 ± 6.4 % and 90.5 ± 6.4 %."
     )
 
 
