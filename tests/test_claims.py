@@ -172,7 +172,8 @@ def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     for finding in findings:
         if finding.verdict == "holds":
             assert re.search(rf"Those that hold.*: .*\b{re.escape(finding.claim.id)}\b", text)
-        assert (f"| {finding.claim.id} | " in text) == (finding.verdict != "holds")
+        name = finding.claim.id + ("\\*" if finding.claim.earlier else "")
+        assert (f"| {name} | " in text) == (finding.verdict != "holds")
         assert f"\n## {finding.claim.id}: {finding.verdict}\n" in details
     answer = f"Of {len(CLAIMS)} claims 3 hold, {len(CLAIMS) - 6} do not hold, and 3 are undecided."
     assert answer in text
