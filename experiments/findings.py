@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -113,6 +114,15 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A column at other values of the other settings: at the reference value of a key and where it differs."""
+
+    rest: dict[str, Any]
+    start: Interval
+    values: list[tuple[Any, Interval]]
+
+
+@dataclass(frozen=True)
 class KeyFinding:
     """What one setting does to the columns that the experiment asks about.
 
@@ -128,6 +138,7 @@ class KeyFinding:
         values: the most important column at each value of the key, in the sweep's order.
         alike: the values at which that column does not differ measurably from the reference value's.
         best: by column, the value of the key between the ends where it is better than at both, and the column there.
+        elsewhere: for other values of `rest`, what of `alike` makes a measurable difference there.
         testable: whether two settings share at least two seeds.
     """
 
@@ -142,6 +153,7 @@ class KeyFinding:
     alike: list[Any]
     best: dict[str, tuple[Any, Interval]]
     testable: bool
+    elsewhere: list[Elsewhere] = field(default_factory=list)
 
     @property
     def importance(self) -> float:
@@ -174,10 +186,16 @@ def _typical(report: Report, column: str) -> float:
 
 
 def controls(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
-    """Each cell but the first with its control, the earlier cell that differs in the fewest settings."""
-    return [
-        (cell, min(cells[:i], key=lambda other: len(changed(cell, other)))) for i, cell in enumerate(cells) if i > 0
-    ]
+    """Each cell but the first with its control, the earlier cell that differs in the fewest settings.
+
+    Where changes are crossed with other keys, rather one with the same values of these.
+    """
+
+    def distance(cell: Cell, other: Cell) -> tuple[int, int]:
+        crossed = [k for k in cell.settings if k != SETTING and not same(cell.settings[k], other.settings[k])]
+        return len(changed(cell, other)), len(crossed) if SETTING in cell.settings else 0
+
+    return [(cell, min(cells[:i], key=partial(distance, cell))) for i, cell in enumerate(cells) if i > 0]
 
 
 def along(report: Report, key: str) -> list[tuple[dict[str, Any], list[Cell]]]:
@@ -214,8 +232,25 @@ def key_findings(report: Report) -> list[KeyFinding]:
     for key in report.keys:
         if key != "dataset" and len([v for v in report.values(key) if v is not None]) > 1:
             lines = [f for rest, cells in along(report, key) if (f := _on_line(key, rest, cells, columns))]
-            found += [max(lines, key=rank)] if lines else []
+            best = max(lines, key=rank, default=None)
+            found += [replace(best, elsewhere=_elsewhere(report, best))] if best else []
     return sorted(found, key=lambda f: -f.importance)
+
+
+def _elsewhere(report: Report, found: KeyFinding) -> list[Elsewhere]:
+    if not (found.values and found.alike and found.clear):
+        return []
+    column, usual = found.clear[0].column, found.clear[0].first
+    more = []
+    for rest, cells in along(report, found.key):
+        base = next((cell for cell in cells if cell.settings[found.key] == usual), None)
+        if base is None or rest == found.rest:
+            continue
+        others = [cell for cell in cells if cell.settings[found.key] in found.alike]
+        clear = [cell for cell in others if compare(column, base, cell).change.excludes_zero]
+        values = [(cell.settings[found.key], cell.interval(column)) for cell in clear]
+        more += [Elsewhere(rest, base.interval(column), values)] if values else []
+    return more
 
 
 def _on_line(key: str, rest: dict[str, Any], cells: Sequence[Cell], columns: Mapping[str, float]) -> KeyFinding | None:

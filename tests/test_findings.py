@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.findings import Findings, asked, findings, survivors
+from experiments.findings import Findings, asked, controls, findings, survivors
 from experiments.reading import read
 from experiments.report.render import say
 from experiments.statistics import rate_difference, wilson_interval
@@ -219,7 +219,8 @@ def test_changes_at_several_values_of_another_setting_are_told_at_its_first_valu
 
     def change(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         e = noise(settings["seed"], 0.001)
-        return row | {"sample_accuracy": (0.5 if settings["trainer.lr"] == 0.01 else 0.9) + e}
+        lost = 0.2 if settings["x_var.value"] == 0.1 and settings["trainer.epochs"] == 9 else 0
+        return row | {"sample_accuracy": (0.5 if settings["trainer.lr"] == 0.01 else 0.9) - lost + e}
 
     keys = found(
         tmp_path,
@@ -234,5 +235,17 @@ def test_changes_at_several_values_of_another_setting_are_told_at_its_first_valu
     assert key.alike == ["model.hidden 100", "epochs 9", "label_repeat 1"]
     assert say("sentences.md.j2", "key_finding", key) == (
         "Sample accuracy (x_var 1) is 0.9008 with the reference settings and 0.5008 with lr 0.01. "
-        "No measurable difference with model.hidden 100, epochs 9 or label_repeat 1."
+        "No measurable difference with model.hidden 100, epochs 9 or label_repeat 1. "
+        "At x_var 0.1, it is 0.9008 with the reference settings, but 0.7008 with epochs 9."
     )
+
+
+def test_crossed_changes_are_compared_with_the_reference_at_the_same_value(tmp_path: Path):
+    usual = {"trainer.lr": 0.001, "model.hidden": [400], "trainer.epochs": 3, "label_repeat.value": 5}
+    points = [usual, usual | {"trainer.lr": 0.01}, usual | {"trainer.epochs": 9}]
+    points += [usual | {"model.hidden": [100]}, usual | {"label_repeat.value": 1}]
+    fake_report(tmp_path, params={"x_var.value": [1, 0.1], "seed": [0, 1]}, points=points)
+    pairs = [(cell.name, base.name) for cell, base in controls(read("trial", tmp_path).cells)]
+    changes = ("lr 0.01", "epochs 9", "model.hidden 100", "label_repeat 1")
+    expected = [(f"x_var {x_var}, {name}", f"x_var {x_var}, the reference") for x_var in (1, 0.1) for name in changes]
+    assert pairs == [*expected[:4], ("x_var 0.1, the reference", "x_var 1, the reference"), *expected[4:]]
