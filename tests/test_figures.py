@@ -572,7 +572,7 @@ def test_tradeoff(canvases: list[Figure], n: int):
         "d",
         "Pareto front",
         "line between its ends",
-        "hollow: not recommended",
+        "hollow: cannot be recommended",
         "recommended",
     }
 
