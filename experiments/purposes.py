@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.findings import comparable
+from experiments.asked import comparable
 from experiments.frame import Cell, Report
 from experiments.statistics import Interval, paired_interval
 from experiments.wording import SETTING, labelled

@@ -20,8 +20,9 @@ from scipy import stats
 
 from experiments import collect
 from experiments.advice import advise
+from experiments.asked import survivors, without_bugs
 from experiments.damage import damage_named
-from experiments.findings import findings, survivors, without_bugs
+from experiments.findings import findings
 from experiments.frame import Report
 from experiments.reading import read
 from experiments.report import build, tables

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.findings import Findings, asked, controls, findings, survivors
+from experiments.asked import asked, survivors
+from experiments.effects import controls
+from experiments.findings import Findings, findings
 from experiments.reading import read
 from experiments.report.render import say
 from experiments.statistics import rate_difference, wilson_interval

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from experiments.findings import key_findings, uncompared
+from experiments.asked import uncompared
+from experiments.effects import key_findings
 from experiments.purposes import Purpose, purposes
 from experiments.reading import read
 from experiments.report.build import collect

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from experiments.findings import Effect, KeyFinding, RateRow, Rates
+from experiments.effects import Effect, KeyFinding
+from experiments.findings import RateRow, Rates
 from experiments.report import build
 from experiments.report.render import say
 from experiments.statistics import Interval, mean_interval, wilson_interval

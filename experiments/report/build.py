@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from experiments import advice, frame
+from experiments.asked import survivors, uncompared, without_bugs
 from experiments.atlas import atlas
-from experiments.findings import Findings, findings, survivors, uncompared, without_bugs
+from experiments.findings import Findings, findings
 from experiments.frame import Cell, Report, ReportError
 from experiments.latents import leakage, prior_shares
 from experiments.published import published

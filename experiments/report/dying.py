@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from experiments import logistic
+from experiments.asked import asked_outcomes
 from experiments.evaluate import evaluate
-from experiments.findings import asked_outcomes
 from experiments.frame import Cell, Report
 from experiments.keys import same
 from experiments.outcome import KL_FLOOR, LOST

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.findings import Findings, asked, compare, controls
+from experiments.asked import asked
+from experiments.effects import compare, controls
+from experiments.findings import Findings
 from experiments.frame import Cell, Report
 from experiments.keys import same
 from experiments.latents import prior_shares

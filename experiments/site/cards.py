@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from experiments.damage import damaged
-from experiments.findings import along
+from experiments.effects import along
 from experiments.frame import Report, ReportError
 from experiments.reading import read
 from experiments.report.render import shortened

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.findings import key_findings, survivors
+from experiments.asked import survivors
+from experiments.effects import key_findings
 from experiments.frame import Cell, Report
 from experiments.outcome import JUDGED
 from experiments.report.closed_form import Curve, curves

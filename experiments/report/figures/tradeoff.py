@@ -59,7 +59,9 @@ def tradeoff(advices: Sequence[Any]) -> style.Drawn | None:
         )
         hollow = any(len(_points(advice)) > len(advice.eligible) for advice in shown)
         if hollow:
-            others.append(style.handle("hollow: cannot be recommended", marker="o", color="0.4", markerfacecolor="white"))
+            others.append(
+                style.handle("hollow: cannot be recommended", marker="o", color="0.4", markerfacecolor="white")
+            )
         if any(advice.pick is not None for advice in shown):
             sure = all(advice.recommended for advice in shown if advice.pick is not None)
             others.append(style.handle("recommended" if sure else "best by the means alone", **RING))
