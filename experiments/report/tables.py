@@ -185,11 +185,15 @@ def _wanted(report: Report) -> list[str]:
 def wide(report: Report, living: Report) -> Table:
     """Everything that page one leaves out: number of runs, effective x_var, closed form, all columns asked for."""
     cells = living.cells
-    effective = [cell.mean("effective_x_var") for cell in cells]
+    effective = [cell.interval("effective_x_var") for cell in cells]
+
+    def value(x_var: Interval) -> str:
+        return shown(x_var) if x_var.half > 0 else words(float(f"{x_var.mean:.6g}"))  # it varies if it is learned
+
     return Table("settings", "All settings", [
         *_keys(report, cells),
         _runs(report, living),
-        Column("effective_x_var", "effective x_var", [float(f"{v:.6g}") for v in effective], words),
+        Column("effective_x_var", "effective x_var", effective, value),
         *_metrics(cells, ["test_kl"]),
         _theory(cells, "test", "kl"),
         *_metrics(cells, ["test_sse"]),
