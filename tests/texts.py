@@ -36,6 +36,7 @@ def keep(source: str, text: str | bytes | None) -> None:
     if text:
         found = texts.setdefault(source, [])
         text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        text = text.encode(errors="backslashreplace").decode()  # a name may hold bytes that are not UTF-8
         if text not in found:
             found.append(text)
 
