@@ -52,6 +52,26 @@ def test_the_largest_difference_is_named(report: Report, tmp_path: Path):
     assert f"differ from those of the shipped report trial, by at most 2 % (test_sse of {last})." in line(found)
 
 
+def test_means_over_seeds_agree_if_the_interval_of_their_difference_contains_0(tmp_path: Path):
+    fake_report(tmp_path, "trial", {"x_var.value": [0.1, 1.0], "seed": [0, 1, 2]}, history=False)
+    report, root = read("trial", tmp_path), tmp_path / "reference"
+    frame = ship(report, root).copy()
+    small = frame.index[frame["x_var.value"] == 0.1]
+    # With three seeds, t is 4.303 at 95 %: differences of 1, 2, 3 have the interval 2 ± 2.48, those of 2, 3, 4 3 ± 2.48.
+    frame.loc[small, "test_kl"] += [1.0, 2.0, 3.0]
+    frame.loc[small, "test_sse"] += [2.0, 3.0, 4.0]
+    frame.loc[small, "test_theory_sse_high"] *= 1 + 1e-9  # alike in all seeds, but only rounding
+    frame.to_csv(root / "trial" / "runs.csv")
+    found = compare(report, root)
+    assert found is not None
+    assert found.n_differ == 9
+    assert found.n_means * 3 == found.n_numbers
+    assert found.n_agree == found.n_means - 1
+    assert line(found).endswith(
+        f"Of {found.n_means} means over seeds, {found.n_agree} agree: the 95 % interval of their difference contains 0."
+    )
+
+
 def test_a_value_that_is_0_in_the_reference_differs_by_100_percent(report: Report, tmp_path: Path):
     frame = ship(report, tmp_path / "reference").copy()
     frame.loc[frame.index[0], "test_kl"] = 0.0

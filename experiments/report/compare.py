@@ -7,6 +7,7 @@ on the same processor and library versions.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import pandas as pd
 from experiments.frame import Report, setting_columns
 from experiments.reading import REFERENCE
 from experiments.report.render import render
+from experiments.statistics import mean_interval
 
 UNFINISHED = ("failed", "missing")
+ROUNDING = 1e-6  # numbers that do not depend on training, such as a closed form, may differ by this share
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Comparison:
         largest: the largest difference as a share of the larger of the two values; infinite where only one of the two
             has a value, 0 where none differs.
         column, run: where that is; empty where none differs.
+        n_means, n_agree: how many means over the seeds of a setting were compared, and how many of these agree: the
+            95 % interval of the difference, paired by seed, contains 0, or both are equal but for rounding.
     """
 
     reference: str
@@ -40,6 +45,8 @@ class Comparison:
     largest: float
     column: str
     run: str
+    n_means: int = 0
+    n_agree: int = 0
 
 
 def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | None:
@@ -74,7 +81,27 @@ def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | No
         i, j = divmod(int(share.argmax()), len(theirs))
         run, column = str(best.index[i]), list(theirs)[j]
     largest = float(share.max(initial=0.0))
-    return Comparison(name, len(best), int(compared.sum()), int(differ.sum()), largest, column, run)
+    agree = [
+        _agree(*pair)
+        for cell in report.cells
+        for pair in _seeds(a, b, best.index.get_indexer(best.index.intersection(cell.runs.index)))
+    ]
+    return Comparison(
+        name, len(best), int(compared.sum()), int(differ.sum()), largest, column, run, len(agree), sum(agree)
+    )
+
+
+def _seeds(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The values of each column in these rows that are finite in both, where at least two are."""
+    for ours, theirs in zip(a[rows].T, b[rows].T, strict=True):  # (seeds,) each
+        finite = np.isfinite(ours) & np.isfinite(theirs)
+        if finite.sum() > 1:
+            yield ours[finite], theirs[finite]
+
+
+def _agree(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether the means of two columns of values, paired by seed, agree."""
+    return bool(np.allclose(ours, theirs, rtol=ROUNDING, atol=0)) or not mean_interval(ours - theirs).excludes_zero
 
 
 def _numbers(texts: pd.Series) -> np.ndarray | None:
