@@ -52,6 +52,8 @@ class Claim:
         also: conditions shown beside the verdict, which do not count.
         theory, note: what the closed form says, and a remark.
         earlier: the criterion before the results were known, if this one was written after them.
+        earlier_verdict: the verdict by it on the embedded data, when this one was written; empty if there was none.
+        ours: whether it is our reading of the study, and not counted among its claims.
     """
 
     id: str
@@ -62,6 +64,8 @@ class Claim:
     theory: str = ""
     note: str = ""
     earlier: str = ""
+    earlier_verdict: str = ""
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,10 @@ def _settings(arguments: Sequence[str]) -> set[str]:
 def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Sequence[str], command: str) -> None:
     """Writes report.md, details.md, verdicts.csv and summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    counts = Counter(finding.verdict for finding in findings)
+    counts = Counter(finding.verdict for finding in findings if not finding.claim.ours)
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
-    values = {"findings": findings, "datasets": datasets.values(), "counts": counts, "reports": known}
+    later = [f for f in findings if f.verdict == VERDICTS[True] and f.claim.earlier and not f.claim.ours]
+    values = {"findings": findings, "later": later, "datasets": datasets.values(), "counts": counts, "reports": known}
     values |= {"remarks": remarks, "command": command}
     values["links"] = {name: Path(os.path.relpath(report.folder, folder)).as_posix() for name, report in known.items()}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
@@ -178,7 +183,7 @@ def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Se
         {"id": f.claim.id, "said": f.claim.said, "verdict": f.verdict, "holds_if": f.claim.holds_if} for f in findings
     ]
     write_atomic(folder / "verdicts.csv", pd.DataFrame(rows).to_csv(index=False))
-    answer = render("claims_counts.md.j2", counts=counts).strip()
+    answer = render("claims_counts.md.j2", counts=counts, later=later).strip()
     own = summary("The claims of the two studies", list(known.values()), answer)
     write_json(folder / "summary.json", own | {"verdicts": {f.claim.id: f.verdict for f in findings}})
 

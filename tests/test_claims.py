@@ -170,12 +170,18 @@ def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     claims.write(folder, findings, known, ["Written before.", "Tuned after."], "python -m experiments.claims")
     text, details = ((folder / f"{name}.md").read_text() for name in ("report", "details"))
     for finding in findings:
-        if finding.verdict == "holds":
-            assert re.search(rf"Those that hold.*: .*\b{re.escape(finding.claim.id)}\b", text)
         name = finding.claim.id + ("\\*" if finding.claim.earlier else "")
-        assert (f"| {name} | " in text) == (finding.verdict != "holds")
+        if finding.claim.ours:
+            assert f"Not a claim of the study, but our reading of it: {name}, **{finding.verdict}**." in text
+        elif finding.verdict == "holds":
+            assert re.search(rf"Those that hold: .*\b{re.escape(finding.claim.id)}\b", text)
+        assert (f"| {name} | " in text) == (finding.verdict != "holds" and not finding.claim.ours)
         assert f"\n## {finding.claim.id}: {finding.verdict}\n" in details
-    answer = f"Of {len(CLAIMS)} claims 3 hold, {len(CLAIMS) - 7} do not hold, and 4 are undecided."
+    # The reading of study B's table is not counted. Both claims that hold got their criterion after the results.
+    answer = (
+        f"Of {len(CLAIMS) - 1} claims 2 hold (2 by a criterion that was written after the results were known), "
+        f"{len(CLAIMS) - 7} do not hold, and 4 are undecided."
+    )
     assert answer in text
     assert "\n- Study A: Written before.\n- Study B: Tuned after.\n" in details
     summary = json.loads((folder / "summary.json").read_text())
@@ -183,6 +189,19 @@ def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     assert summary["n_runs"] == summary["n_usable"] == sum(len(report.runs) for report in known.values())
     verdicts = pd.read_csv(folder / "verdicts.csv", index_col="id")["verdict"]
     assert verdicts.to_dict() == summary["verdicts"] == {f.claim.id: f.verdict for f in findings}
+
+
+def test_the_verdict_by_an_earlier_criterion_is_told(tmp_path: Path):
+    known, findings = judged(tmp_path, as_claimed)
+    claims.write(tmp_path / "claims", findings, known, ["", ""], "python -m experiments.claims")
+    text, details = ((tmp_path / "claims" / f"{name}.md").read_text() for name in ("report", "details"))
+    reversed_ = [f.claim.id for f in findings if f.claim.earlier_verdict == "does not hold" and f.verdict == "holds"]
+    assert "A1 reconstruction" in reversed_
+    assert "A1 KL" not in reversed_  # it held before, too
+    told = re.search(r"Of these, (.*) did not hold by the criterion that came before\.", text)
+    assert told is not None
+    assert told[1].replace(" and ", ", ").split(", ") == ", ".join(reversed_).split(", ")
+    assert details.count("the verdict by it was: holds.") == sum(c.earlier_verdict == "holds" for c in CLAIMS)
 
 
 def test_missing_reports_leave_every_claim_with_runs_undecided():
