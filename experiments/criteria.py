@@ -22,7 +22,7 @@ A column is an expression of columns, `test_sse / (2 * x_var)`; `select` says wh
     quantifier: some                                                    in one of them at least, instead of in each
 
 Verdicts have three values: met, not met, open. A condition with an interval is open unless the whole interval says so;
-one run has no interval. rate_all, rate_some and rate_mixed count the runs themselves, whatever the interval of the rate.
+one run has no interval. rate_all, rate_some and rate_mixed count the runs themselves, whatever the rate's interval.
 Runs that are missing leave it open.
 """
 

@@ -133,7 +133,12 @@ def test_the_finding_on_the_beta_table_is_what_its_figures_give():
     assert f"without the bug it is {of['correct']:.1f} % and {misfit['none']:.1f} %" in text
     assert f"of {len(stated.hypotheses)} hypotheses about the loss as stated" in text
     assert f"(the KL counts half) is {of['half_kl']:.1f} % off" in text
-    assert f"a correct VAE is also {100 * correct.misfit:.1f} % off, with a batch of {correct.hypothesis.batch_size}, half the squared error and" in text
+    by = correct.hypothesis
+    assert (by.error, by.range) == ("half", "-11")
+    assert (
+        f"a correct VAE is also {100 * correct.misfit:.1f} % off, with a batch of {by.batch_size}, half the squared "
+        "error and pixels in [-1, 1]." in text
+    )
     assert f"loss of {3.0 + 0.1 * 80:.1f} is higher than that of the mean image, " in text
     assert f"{128 * spectrum.eigenvalues.sum() / 3072:.2f}." in text
 
