@@ -57,7 +57,7 @@ def test_means_over_seeds_agree_if_the_interval_of_their_difference_contains_0(t
     report, root = read("trial", tmp_path), tmp_path / "reference"
     frame = ship(report, root).copy()
     small = frame.index[frame["x_var.value"] == 0.1]
-    # With three seeds, t is 4.303 at 95 %: differences of 1, 2, 3 have the interval 2 ± 2.48, and 2, 3, 4 have 3 ± 2.48.
+    # With 3 seeds, t is 4.303 at 95 %: differences of 1, 2, 3 have the interval 2 ± 2.48, and 2, 3, 4 have 3 ± 2.48.
     frame.loc[small, "test_kl"] += [1.0, 2.0, 3.0]
     frame.loc[small, "test_sse"] += [2.0, 3.0, 4.0]
     frame.loc[small, "test_theory_sse_high"] *= 1 + 1e-9  # alike in all seeds, but only rounding
