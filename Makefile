@@ -51,7 +51,7 @@ train: $(VENV) ## trains one model
 evaluate: $(VENV) ## computes metrics that are missing or outdated; with RUN= and DATASET=, tests a model on other data
 	@$(PY) -m $(if $(RUN),experiments.launch.measure "$$RUN" $(DATA),experiments.evaluate) $(ARGS)
 
-report: $(VENV) ## builds the report of EXPERIMENT from the runs that exist
+report: $(VENV) ## builds the report of EXPERIMENT (or xvar) from the runs that exist
 	@$(PY) -m experiments.collect $(or $(EXPERIMENT),xvar) $(ARGS)
 
 browse: $(VENV) ## writes the page of all experiments and runs, outputs/index.html

@@ -62,7 +62,7 @@ CASES = [
     ("model.hidden=[a]", "model.hidden[0]=a: wrong type; allowed: a list of whole numbers, each >= 1"),
     ("model.hidden=[]", "model.hidden=[]: empty; allowed: a list of whole numbers, each >= 1"),
     # settings that do not fit each other, or the data
-    ("z_dim=785", "z_dim.value=785: out of range; allowed: at most 784, the pixels of an image"),
+    ("z_dim=785", "z_dim.value=785: out of range; allowed: at most 784, the number of values of an image"),
     ("beta.cycles=3", "beta.cycles=3: beta=constant does not use it; allowed: with beta=cyclical only"),
     (
         "beta=warmup beta.epochs=3 trainer.epochs=2",
@@ -180,7 +180,7 @@ MORE_CASES = [
     ("z_dim=compression z_dim.ratio=0.5", "z_dim.ratio=0.5: out of range; allowed: a number >= 1"),
     (
         "z_dim=compression z_dim.ratio=785",
-        "z_dim.ratio=785: out of range; allowed: at most 784, the pixels of an image",
+        "z_dim.ratio=785: out of range; allowed: at most 784, the number of values of an image",
     ),
     ("z_dim=pca z_dim.variance=1.1", "z_dim.variance=1.1: out of range; allowed: a number > 0 and <= 1"),
     ("seed=-1", "seed=-1: out of range; allowed: a whole number >= 0 and <= "),

@@ -132,7 +132,7 @@ def test_the_finding_on_the_beta_table_is_what_its_figures_give():
     assert f"networks trained with the bug {misfit['variance_as_std']:.1f} %" in text
     assert f"without the bug it is {of['correct']:.1f} % and {misfit['none']:.1f} %" in text
     assert f"of {len(stated.hypotheses)} hypotheses about the loss as stated" in text
-    assert f"(the KL counts half) is {of['half_kl']:.1f} % off" in text
+    assert f"(the KL has half its weight) is {of['half_kl']:.1f} % off" in text
     by = correct.hypothesis
     assert (by.error, by.range) == ("half", "-11")
     assert (

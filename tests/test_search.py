@@ -327,7 +327,7 @@ def test_no_usable_trial_is_a_failed_search(command: Callable[..., Searching]):
         ("'x_var=tag(log,interval(0,1))'", "x_var.value=tag(log,interval(0,1)): no interval to search; allowed: two"),
         ("x_var=interval(-1,1)", "x_var.value=-1.0: out of range; allowed: a number > 0"),
         ("z_dim=interval(0,4)", "z_dim.value=0: out of range; allowed: a whole number >= 1"),
-        ("z_dim=choice(2,65)", "z_dim.value=65: out of range; allowed: at most 64, the pixels of an image"),
+        ("z_dim=choice(2,65)", "z_dim.value=65: out of range; allowed: at most 64, the number of values of an image"),
         ("trainer.batch_size=interval(8,400)", "trainer.batch_size=400: out of range; allowed: at most 240"),
         ("seed=0,1", "seed=0,1: the best seed is luck, not a setting; allowed: one seed"),
         ("x_var=0.1 z_dim=2", "hydra.sweeper.params: nothing to search for; allowed: x_var.value: interval(0.01, 1)"),

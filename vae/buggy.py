@@ -48,14 +48,14 @@ class VarianceAsStd(Buggy):
 
 
 class HalfKl(Buggy):
-    """The KL counts half."""
+    """The KL has half its weight."""
 
     def seen(self, terms: Terms) -> Terms:
         return terms.but(kl=terms.kl / 2)
 
 
 class DoubleKl(Buggy):
-    """The KL counts twice."""
+    """The KL has twice its weight."""
 
     def seen(self, terms: Terms) -> Terms:
         return terms.but(kl=2 * terms.kl)

@@ -120,7 +120,7 @@ class ZDim:
     value: int | None = setting(20, "number of latent dimensions", unit="dimensions", ge=1, kinds=("fixed",))
     ratio: float | None = setting(
         None,
-        "number of pixels of an image divided by the number of latent dimensions",
+        "number of values of an image (pixels times channels) divided by the number of latent dimensions",
         unit="times",
         ge=1,
         kinds=("compression",),
@@ -182,10 +182,17 @@ class Likelihood:
 @dataclass
 class Prior:
     kind: str = setting(
-        "standard", "distribution of z that samples are drawn from", choices=("standard", "mixture", "vamp", "custom")
+        "standard",
+        "p(z), from which z is drawn for samples, and to which the KL is taken",
+        choices=("standard", "mixture", "vamp", "custom"),
     )
     components: int | None = setting(
-        None, "number of Gaussians in the prior", unit="components", ge=1, le=10_000, kinds=("mixture", "vamp")
+        None,
+        "number of components: Gaussians, or pseudo-inputs (vamp)",
+        unit="components",
+        ge=1,
+        le=10_000,
+        kinds=("mixture", "vamp"),
     )
     part: dict[str, Any] | None = setting(None, "a prior of your own, by `_target_`, with arguments", kinds=("custom",))
 
@@ -215,10 +222,10 @@ class LabelPlacement:
 class LabelRepeat:
     kind: str = setting(
         "fixed",
-        "how often the one-hot label is repeated; match makes it about as long as the vector it is appended to",
+        "number of copies of the one-hot label; match: as many as make it about as long as the vector that it joins",
         choices=("fixed", "match"),
     )
-    value: int | None = setting(5, "number of repeats of the one-hot label", unit="times", ge=1, kinds=("fixed",))
+    value: int | None = setting(5, "number of copies of the one-hot label", unit="copies", ge=1, kinds=("fixed",))
 
 
 @dataclass

@@ -2,13 +2,15 @@
 
 Pixels are in [0, 1], and log-likelihoods are in nats per image.
 
-A likelihood of your own is a class like these, named by `likelihood.part={_target_: ...}`. It has the attribute
-`n_parameters`, the number p of decoder outputs for each pixel and channel, and two methods. `measure` may say what
-log_prob measures: `density`, `levels` (the probability of 8-bit values) or `binary`. Both methods take the parameters,
-(B, p·C, H, W):
+A likelihood of your own is a class like these, named by `likelihood.kind=custom likelihood.part={_target_: ...}`. It
+has the attribute `n_parameters`, the number p of decoder outputs for each pixel and channel, and two methods, which
+take the parameters, (B, p·C, H, W):
 
     log_prob(x (B, C, H, W), parameters) -> (B,)
     mean(parameters) -> (B, C, H, W)
+
+The optional attribute `measure` says what log_prob measures: `density`, `levels` (the probability of 8-bit values) or
+`binary`.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ class Likelihood(nn.Module):
 
     Attributes:
         n_parameters: p, the number of decoder outputs for each pixel and channel.
-        measure: what log_prob measures. `density`: a density of pixels in [0, 1]; `levels`: the probability of 8-bit
-            levels; `binary`: the probability of black and white pixels; `other`: anything else. Only the first two
-            give bits per dimension.
+        measure: what log_prob measures. `density`: a density of pixels scaled to [0, 1]; `levels`: the probability of
+            8-bit levels; `binary`: the probability of black and white pixels; `other`: anything else. Only the first
+            two give bits per dimension.
         binarizes: whether training replaces each pixel x by 1 with probability x, and by 0 otherwise. The pixels are
             drawn again at every step (Burda et al. 2016).
     """

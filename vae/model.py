@@ -310,14 +310,16 @@ def _z_dim(config: Config, input_dim: int, eigenvalues: Sequence[float] | np.nda
         assert z.ratio is not None
         if z.ratio > input_dim:
             raise ConfigError(
-                f"z_dim.ratio={z.ratio:g}: out of range; allowed: at most {input_dim}, the pixels of an image"
+                f"z_dim.ratio={z.ratio:g}: out of range; allowed: at most {input_dim}, the number of values of an image"
             )
         z_dim = max(1, round(input_dim / z.ratio))
     else:
         assert z.value is not None
         z_dim = z.value
     if z_dim > input_dim:
-        raise ConfigError(f"z_dim.value={z_dim}: out of range; allowed: at most {input_dim}, the pixels of an image")
+        raise ConfigError(
+            f"z_dim.value={z_dim}: out of range; allowed: at most {input_dim}, the number of values of an image"
+        )
     return z_dim
 
 

@@ -63,7 +63,7 @@ class BetaTc:
 
 
 class Mmd:
-    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² between z and the prior (InfoVAE, Zhao et al. 2019).
+    """-ln p + (1 - alpha)·KL + (alpha + weight - 1)·MMD² of q(z) and the prior (InfoVAE, Zhao et al. 2019).
 
     With alpha = 1, the KL drops out. The MMD's kernel is exp(-||z - z'||²/(2k)), where 2k is the mean squared distance
     between two draws from N(0, I). There is no beta.

@@ -1,7 +1,7 @@
 """p(z): the distribution that samples are drawn from and that the KL compares posteriors with.
 
-A prior of your own is a class like these, named by `prior.part={_target_: ...}` and called with `z_dim`. It has these
-methods:
+A prior of your own is a class like these, named by `prior.kind=custom prior.part={_target_: ...}` and called with
+`z_dim`. It has these methods:
 
     sample(noise (n, k), chance (n,)) -> (n, k)      noise: standard normal numbers; chance: uniform numbers in [0, 1)
     log_prob(z (B, k)) -> (B,)

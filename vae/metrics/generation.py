@@ -39,7 +39,8 @@ METRICS = (
     Metric(
         "real_ffd",
         "",
-        "Fréchet distance of training images, as many as samples, to held-out images: a floor for sample_ffd",
+        "Fréchet distance between held-out images and as many training images that the judge has not seen: what "
+        "perfect samples would reach",
         "",
         "real FFD",
     ),

@@ -29,12 +29,12 @@ likelihood = Family("likelihood", version=2)
             "higher",
             "ELBO (nats)",
         ),
-        Metric("elbo_per_dim", "nats", "elbo/D, nats per pixel", "higher", "ELBO per pixel (nats)"),
+        Metric("elbo_per_dim", "nats", "elbo/D, nats per value of an image", "higher", "ELBO per pixel (nats)"),
         Metric(
             "bits_per_dim",
             "bits",
-            "-elbo/(D ln 2) for 8-bit pixels, plus 8 if the likelihood is a density on [0, 1]; null for likelihoods of "
-            "other pixels",
+            "-elbo/(D ln 2), plus 8 if the likelihood is a density, because pixels are scaled from 0-255 to [0, 1]; "
+            "null for binary pixels and for likelihoods that do not say what they measure",
             "lower",
             "bits per dimension",
         ),
@@ -62,8 +62,8 @@ def elbo(subject: Subject) -> dict[str, Any]:
     Metric(
         "likelihood_of",
         "",
-        "what ln p(x|z, y) is the logarithm of: a density of pixels in [0, 1], the probability of 8-bit levels or of "
-        "black and white pixels; ELBOs of different kinds are not comparable",
+        "what ln p(x|z, y) is the logarithm of: a density of pixels scaled to [0, 1], the probability of 8-bit levels "
+        "or of black and white pixels; ELBOs of different kinds are not comparable",
         "",
         "likelihood of",
     )

@@ -90,7 +90,7 @@ def encoded(subject: Subject, split: str, index: Tensor) -> tuple[Tensor, Tensor
     Metric(
         "test_mutual_information",
         "nats",
-        "I(x; z), the information of z about its image, on M held-out images (Hoffman and Johnson 2016)",
+        "I(x; z), the information of z about its image, on M held-out images, at most 2,000 (Hoffman and Johnson 2016)",
         "",
         "I(x; z) (nats)",
     ),
@@ -100,7 +100,8 @@ def encoded(subject: Subject, split: str, index: Tensor) -> tuple[Tensor, Tensor
     Metric(
         "test_aggregate_kl",
         "nats",
-        "test_kl minus I(x; z): an upper bound on KL(q(z) || p(z)), from the aggregate posterior to the prior",
+        "mean KL of these M images minus I(x; z): up to noise, an upper bound on KL(q(z) || p(z)), where q(z) is the "
+        "aggregate posterior",
         "lower",
         "KL(q(z) || p(z)), upper bound (nats)",
     ),
@@ -114,8 +115,8 @@ def information(subject: Subject) -> dict[str, float]:
     Metric(
         "test_aggregate_gaussian_kl",
         "nats",
-        "KL from the Gaussian with the moments of q(z) to N(0, I): a lower bound on KL(q(z) || p(z)); null for another "
-        "prior",
+        "KL from the Gaussian with the mean and covariance of q(z) to N(0, I): a lower bound on KL(q(z) || p(z)); null "
+        "for another prior",
         "lower",
         "Gaussian part of KL(q(z) || p(z)) (nats)",
     ),

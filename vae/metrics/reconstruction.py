@@ -28,7 +28,7 @@ reconstruction = Family("reconstruction", version=2)
         Metric(
             "active_units",
             "",
-            "latent dimensions whose mu has a variance above 0.01 across images (Burda et al. 2016)",
+            "number of latent dimensions whose mu has a variance above 0.01 across images (Burda et al. 2016)",
             "",
             "active units",
         ),

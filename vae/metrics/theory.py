@@ -17,7 +17,7 @@ theory = Family("theory", version=2)
     Metric(
         "effective_x_var",
         "",
-        "b/(2a) of the loss a·SSE + b·KL, without its bug; null for another loss",
+        "b/(2a) if the loss is a·SSE + b·KL, a bug apart; null for any other loss",
         "",
         "effective x_var",
     ),
