@@ -602,3 +602,17 @@ def test_a_word_among_numbers_stands_apart_from_their_line(tmp_path: Path, canva
     assert joined.tolist() == [0.01, 0.1, 1]
     assert alone.tolist() == [kl.get_xticks()[-1]]
     assert alone[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("model.hidden 400, lr 0.001, x_var 10", 24, ["model.hidden 400,", "lr 0.001, x_var 10"]),
+        ("beta 0.01, objective elbo, x_var 0.5", 32, ["beta 0.01, objective elbo,", "x_var 0.5"]),
+        ("model.hidden 400, lr 0.03, model.output relu", 24, ["model.hidden 400, lr", "0.03, model.output relu"]),
+        ("SSE (squared error per image)", 16, ["SSE (squared", "error per image)"]),
+        ("one two three four five", 9, ["one two", "three …"]),
+    ],
+)
+def test_a_setting_stays_with_its_value_where_that_fits(text: str, width: int, lines: list[str]):
+    assert style.wrapped(text, width).split("\n") == lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ STYLE: dict[Any, Any] = {
 COLOURS = ("#1b2a41", "#c8501e", "#2a9d8f", "#8a6fc0", "#b58900", "#56a0d3", "#7d4e3b", "#c97b9b")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+TIE = "\u00a0"  # a space at which textwrap ends no line
 MAX_STYLES = 3 * len(COLOURS)
 CLOSED_FORM = {"within": ("--", "closed form, within class"), "all": (":", "closed form, unconditional")}
 DIED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "0.5", "markersize": 5, "zorder": 2}
@@ -111,8 +113,14 @@ def label(settings: Mapping[str, Any]) -> str:
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:
-    """The text in lines of at most `width` letters; what does not fit is cut."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …")) or text
+    """The text in lines of at most `width` letters; what does not fit is cut.
+
+    In a list, lines end after a comma if that fits, so that a setting stays with its value.
+    """
+    tied = re.sub(r"(?<!,) ", TIE, text)
+    fits = max(map(len, tied.split(" "))) <= width and len(textwrap.wrap(tied, width)) <= lines
+    found = textwrap.wrap(tied if fits else text, width, max_lines=lines, placeholder=" …")
+    return "\n".join(found).replace(TIE, " ") or text
 
 
 # ---------------------------------------------------------------------------------------------- selection
