@@ -68,6 +68,7 @@ class Check:
         needs: what the criterion says about it.
         met: whether it is met.
         lost, n: how many of the n runs have no numbers.
+        report: the name of the report that the runs are from; empty if they are from several, or there are none.
     """
 
     predicate: str
@@ -78,6 +79,7 @@ class Check:
     met: Met = None
     lost: int = 0
     n: int = 0
+    report: str = ""
 
 
 def every(parts: Iterable[Met]) -> Met:
@@ -309,7 +311,9 @@ def judged(condition: Mapping[str, Any], reports: Reports) -> tuple[Met, list[Ch
             subjects = select(reports, **condition["of"]) if "of" in condition else [None]
     except Missing as e:
         return None, [Check("missing", str(e))]
-    found = [_checks(predicate, subject, needs) for subject in subjects]
+    runs = {**condition.get("pairs", {}), **condition.get("of", {})}.get("runs")
+    report = runs if isinstance(runs, str) else ""
+    found = [[replace(c, report=report) for c in _checks(predicate, subject, needs)] for subject in subjects]
     combined = some if condition.get("quantifier") == "some" else every
     return combined(every(c.met for c in checks) for checks in found), [c for checks in found for c in checks]
 

@@ -184,6 +184,9 @@ def test_where_they_are_wrong_their_claims_do_not_hold(tmp_path: Path):
     )
     assert answer in text
     assert "\n- Study A: Written before.\n- Study B: Tuned after.\n" in details
+    # A1 death shows the runs of two experiments, A2 those of one.
+    assert re.search(r"\| died \| death: .*\n(?:.*\n)*\| died \| xvar: x_var 1 \|", details.split("## A1 KL")[0])
+    assert "xvar: " not in details.partition("\n## A2")[2].partition("\n## A3")[0]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["answer"] == answer
     assert summary["n_runs"] == summary["n_usable"] == sum(len(report.runs) for report in known.values())
