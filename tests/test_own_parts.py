@@ -152,7 +152,7 @@ def part(kind: str, **spec: Any) -> dict[str, Any]:
             part("objective", _target_="mine.listed"),
             "objective.part: mine.listed returned a list for two images; expected a tensor of shape ()",
         ),
-        (part("objective", _target_="mine.free_bits"), "objective.part: mine.free_bits does not take the arguments"),
+        (part("objective", _target_="mine.free_bits"), "objective.part: mine.free_bits needs arguments (missing"),
         ({"study__metrics": ["mine.Wide"]}, "study.metrics=mine.Wide: is a type; allowed: a vae.metrics.Family"),
     ],
 )

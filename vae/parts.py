@@ -106,8 +106,8 @@ def _takes(setting: str, spec: Spec, *args: Any, **kwargs: Any) -> Callable[...,
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        names = ", ".join(kwargs)
-        raise ConfigError(f"{setting}: {spec['_target_']} does not take the arguments {names} ({error})") from None
+        fault = f"does not take the arguments {', '.join(kwargs)}" if kwargs else "needs arguments"
+        raise ConfigError(f"{setting}: {spec['_target_']} {fault} ({error})") from None
     return function
 
 
