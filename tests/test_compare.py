@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -70,6 +71,29 @@ def test_means_over_seeds_agree_if_the_interval_of_their_difference_contains_0(t
     assert line(found).endswith(
         f"Of {found.n_means} means over seeds, {found.n_agree} agree: the 95 % interval of their difference contains 0."
     )
+
+
+def test_scores_of_another_judge_are_not_among_the_means(tmp_path: Path):
+    scores = {"sample_ffd": 2.0, "sample_accuracy": 0.9}
+
+    def judged(settings: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"judge": "one"} | {name: value + settings["seed"] for name, value in scores.items()}
+
+    fake_report(tmp_path, "trial", {"x_var.value": [0.1, 1.0], "seed": [0, 1, 2]}, history=False, change=judged)
+    report, root = read("trial", tmp_path), tmp_path / "reference"
+    frame = ship(report, root).copy()
+    before = compare(report, root)
+    for column in ("test_kl", *scores):
+        frame[column] += 1
+    for judge in ("one", "another"):
+        frame.assign(judge=judge).to_csv(root / "trial" / "runs.csv")
+        found = compare(report, root)
+        assert before is not None
+        assert found is not None
+        assert found.same_judge == (judge == "one")
+        assert before.n_means - found.n_means == (0 if judge == "one" else 2 * len(scores))  # two values of x_var
+        assert found.n_means - found.n_agree == (2 + 2 * len(scores) if judge == "one" else 2)
+    assert line(found).endswith(" Scores by the judge are not among them, because the judges differ.")
 
 
 def test_a_value_that_is_0_in_the_reference_differs_by_100_percent(report: Report, tmp_path: Path):

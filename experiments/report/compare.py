@@ -18,8 +18,10 @@ from experiments.frame import Report, setting_columns
 from experiments.reading import REFERENCE
 from experiments.report.render import render
 from experiments.statistics import mean_interval
+from vae.metrics import METRICS
 
 UNFINISHED = ("failed", "missing")
+JUDGED = ("generation", "expost")  # families of metrics that the judge scores
 ROUNDING = 1e-6  # numbers that do not depend on training, such as a closed form, may differ by this share
 
 
@@ -36,6 +38,8 @@ class Comparison:
         column, run: where that is; empty where none differs.
         n_means, n_agree: how many means over the seeds of a setting were compared, and how many of these agree: the
             95 % interval of the difference, paired by seed, contains 0, or both are equal but for rounding.
+        same_judge: whether one judge scored the samples of both. If not, its scores are not among these means: they
+            differ by the same amount for all seeds.
     """
 
     reference: str
@@ -47,6 +51,7 @@ class Comparison:
     run: str
     n_means: int = 0
     n_agree: int = 0
+    same_judge: bool = True
 
 
 def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | None:
@@ -81,13 +86,25 @@ def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | No
         i, j = divmod(int(share.argmax()), len(theirs))
         run, column = str(best.index[i]), list(theirs)[j]
     largest = float(share.max(initial=0.0))
+    judges = [set(runs.get("judge", pd.Series(dtype=str)).dropna()) for runs in (ours.loc[best.index], best)]
+    same_judge = judges[0] == judges[1]
+    meant = [same_judge or name not in METRICS or METRICS[name].family not in JUDGED for name in theirs]
     agree = [
         _agree(*pair)
         for cell in report.cells
-        for pair in _seeds(a, b, best.index.get_indexer(best.index.intersection(cell.runs.index)))
+        for pair in _seeds(a[:, meant], b[:, meant], best.index.get_indexer(best.index.intersection(cell.runs.index)))
     ]
     return Comparison(
-        name, len(best), int(compared.sum()), int(differ.sum()), largest, column, run, len(agree), sum(agree)
+        name,
+        len(best),
+        int(compared.sum()),
+        int(differ.sum()),
+        largest,
+        column,
+        run,
+        len(agree),
+        sum(agree),
+        same_judge,
     )
 
 
