@@ -408,7 +408,8 @@ def test_spread(n: int, must: tuple[int, ...], expected: list[int]):
 def test_no_two_settings_look_alike():
     looks = [style.marks(i) for i in range(style.MAX_STYLES)]
     assert len({(look["marker"], look["color"]) for look in looks}) == style.MAX_STYLES  # whatever their fill
-    assert [look["markerfacecolor"] == "white" for look in looks] == [False] * 8 + [True] * 8 + [False] * 8
+    assert [look["markerfacecolor"] == "white" for look in looks] == [False] * 12 + [True] * 12
+    assert len({look["color"] for look in looks[:12]}) == 12
 
 
 # ---------------------------------------------------------------------------------------------- pictures

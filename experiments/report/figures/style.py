@@ -53,7 +53,8 @@ COLOURS = ("#1b2a41", "#c8501e", "#2a9d8f", "#8a6fc0", "#b58900", "#56a0d3", "#7
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 TIE = "\u00a0"  # a space at which textwrap ends no line
-MAX_STYLES = 3 * len(COLOURS)
+MORE_COLOURS = (*COLOURS, "#6b8e23", "#4059ad", "#b23a48", "#8d99a6")  # for marks, which differ in shape as well
+MAX_STYLES = 2 * len(MORE_COLOURS)
 CLOSED_FORM = {"within": ("--", "closed form, within class"), "all": (":", "closed form, unconditional")}
 DIED: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "0.5", "markersize": 5, "zorder": 2}
 LEGEND_WIDTH = 108  # letters that fit under the panels
@@ -140,10 +141,10 @@ def spread(items: Sequence[Any], n: int, must: Collection[Any] = ()) -> list[Any
 
 
 def marks(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th of at most MAX_STYLES settings; the second third is hollow."""
-    n = len(COLOURS)
-    colour = COLOURS[(i + i // n) % n]
-    return {"color": colour, "marker": MARKERS[i % n], "markerfacecolor": "white" if i // n == 1 else colour}
+    """Colour and marker of the i-th of at most MAX_STYLES settings; the second half is hollow."""
+    second, place = divmod(i, len(MORE_COLOURS))
+    colour = MORE_COLOURS[place]
+    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markerfacecolor": "white" if second else colour}
 
 
 def handle(name: str, **style: Any) -> Line2D:
