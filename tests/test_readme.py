@@ -164,3 +164,19 @@ def test_the_times_on_a_gpu_are_those_of_the_file():
         seconds = [row[f"{name}_seconds"] for name in ("loader", "plain", "eager", "graph")]
         cells = [row["network"], str(row["runs"]), *(number(s, 3) for s in (*seconds, seconds[1] / seconds[3]))]
         assert f"| {' | '.join(cells)} |" in README
+
+
+def test_the_last_epochs_of_the_beta_table_are_those_of_the_file():
+    text = " ".join((ROOT / "outputs/reference/README.md").read_text().split())
+    rows = pd.read_csv(ROOT / "outputs/reference/beta-cifar10-jpeg/last-epochs.csv")
+    correct = rows[rows["bug.kind"] == "none"]
+    assert len(correct) == 10
+    change = {
+        name: 100 * (rows[f"train_{name}_epoch_30"] / rows[f"train_{name}_epoch_25"] - 1) for name in ("sse", "kl")
+    }
+    for name, values in change.items():
+        np.testing.assert_allclose(rows[f"{name}_change_percent"], values, atol=1e-2)
+    (low, high), (kl_low, kl_high) = ((v[correct.index].min(), v[correct.index].max()) for v in change.values())
+    assert f"changes by {low:.2f} to {high:.2f} %, and KL by {kl_low:.2f} to {kl_high:.2f} %" in text
+    known = pd.read_csv(ROOT / "outputs/reference/beta-cifar10-jpeg/runs.csv")["run"]
+    assert set(rows["run"]) <= set(known)
