@@ -178,5 +178,9 @@ def test_the_last_epochs_of_the_beta_table_are_those_of_the_file():
         np.testing.assert_allclose(rows[f"{name}_change_percent"], values, atol=1e-2)
     (low, high), (kl_low, kl_high) = ((v[correct.index].min(), v[correct.index].max()) for v in change.values())
     assert f"changes by {low:.2f} to {high:.2f} %, and KL by {kl_low:.2f} to {kl_high:.2f} %" in text
+    bug = rows.index[rows["bug.kind"] == "variance_as_std"]
+    assert len(bug) == 6
+    (low, high), (kl_low, kl_high) = ((v[bug].min(), v[bug].max()) for v in change.values())
+    assert f"change by {low:.2f} to {high:.2f} % and {kl_low:.1f} to {kl_high:.2f} %." in text
     known = pd.read_csv(ROOT / "outputs/reference/beta-cifar10-jpeg/runs.csv")["run"]
     assert set(rows["run"]) <= set(known)
