@@ -87,7 +87,7 @@ def test_the_counts_of_claims_are_those_of_the_verdicts():
     verdicts = pd.read_csv(ROOT / "outputs/reference/claims-mnist,cifar10-jpeg/verdicts.csv", index_col="id")["verdict"]
     claims = {claim.id: claim for study in studies() for claim in study.claims}
     counted = verdicts[[not claims[i].ours for i in verdicts.index]]
-    holding = [i for i, verdict in counted.items() if verdict == "holds"]
+    holding = counted.index[counted == "holds"].tolist()
     n = counted.value_counts()
     text = " ".join(README.split())
     assert f"Of {len(counted)} claims of the two studies, {n['holds']} hold on their own data" in text
