@@ -171,11 +171,12 @@ def _settings(arguments: Sequence[str]) -> set[str]:
 def write(folder: Path, findings: Sequence[Finding], known: Reports, remarks: Sequence[str], command: str) -> None:
     """Writes report.md, details.md, verdicts.csv and summary.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    counts = Counter(finding.verdict for finding in findings if not finding.claim.ours)
+    counted = [finding for finding in findings if not finding.claim.ours]
+    counts = Counter(finding.verdict for finding in counted)
+    later = [f for f in counted if f.met and f.claim.earlier]
     datasets = {h: data for report in known.values() for h, data in report.datasets.items()}
-    later = [f for f in findings if f.verdict == VERDICTS[True] and f.claim.earlier and not f.claim.ours]
-    values = {"findings": findings, "later": later, "datasets": datasets.values(), "counts": counts, "reports": known}
-    values |= {"remarks": remarks, "command": command}
+    values = {"findings": findings, "counted": counted, "later": later, "counts": counts, "reports": known}
+    values |= {"datasets": datasets.values(), "remarks": remarks, "command": command}
     values["links"] = {name: Path(os.path.relpath(report.folder, folder)).as_posix() for name, report in known.items()}
     for name, template in (("report", "claims.md.j2"), ("details", "claims_details.md.j2")):
         write_atomic(folder / f"{name}.md", render(template, **values))

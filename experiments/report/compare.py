@@ -21,7 +21,7 @@ from experiments.statistics import mean_interval
 from vae.metrics import METRICS
 
 UNFINISHED = ("failed", "missing")
-JUDGED = ("generation", "expost")  # families of metrics that the judge scores
+SCORED = ("generation", "expost")  # families of metrics that the judge scores
 ROUNDING = 1e-6  # numbers that do not depend on training, such as a closed form, may differ by this share
 
 
@@ -88,11 +88,12 @@ def compare(report: Report, reference_root: Path = REFERENCE) -> Comparison | No
     largest = float(share.max(initial=0.0))
     judges = [set(runs.get("judge", pd.Series(dtype=str)).dropna()) for runs in (ours.loc[best.index], best)]
     same_judge = judges[0] == judges[1]
-    meant = [same_judge or name not in METRICS or METRICS[name].family not in JUDGED for name in theirs]
+    meant = [same_judge or name not in METRICS or METRICS[name].family not in SCORED for name in theirs]
+    ours_meant, theirs_meant = a[:, meant], b[:, meant]
     agree = [
         _agree(*pair)
         for cell in report.cells
-        for pair in _seeds(a[:, meant], b[:, meant], best.index.get_indexer(best.index.intersection(cell.runs.index)))
+        for pair in _seeds(ours_meant, theirs_meant, np.flatnonzero(best.index.isin(cell.runs.index)))
     ]
     return Comparison(
         name,
